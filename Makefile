@@ -1,0 +1,39 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test lint types layers check clean
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Install geochain and its tools into .venv
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,dev]'
+	touch $@
+
+demo: $(READY) ## Run the whole story on embedded servers: loss of a region, failover, fail-back, the books
+	$(BIN)/chainctl demo $(ARGS)
+
+test: $(READY) ## Run the everyday test suite on real Postgres processes
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## Check types, strictly
+	$(BIN)/mypy
+
+layers: $(READY) ## Check that imports point one way
+	$(BIN)/lint-imports
+
+check: lint types layers test ## Everything that CI checks
+
+clean: ## Remove what the targets above made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -1,0 +1,124 @@
+"""What `chain.yaml` says, as immutable values. The docstrings of the fields are its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from chain.config.values import BatchSize, DatabaseDsn, Duration, FilePath, HttpAddress, Name
+from chain.errors import BadInput
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Section(BaseModel):
+    """A part of chain.yaml: closed, immutable, and silent about its input when it is wrong."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # an input may hold a password
+        use_attribute_docstrings=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_absent(cls, data: object) -> object:
+        # `links:` with every line below it commented out means the defaults, not an error.
+        if not isinstance(data, dict):
+            return data
+        known = cls.model_fields
+        return {key: value for key, value in data.items() if value is not None or key not in known}
+
+
+class RegistryConfig(Section):
+    """Where the chain's decisions and leases are kept."""
+
+    dsn: DatabaseDsn
+    """Database of the registry."""
+    password_file: FilePath | None = None
+    """File whose content is the password, relative to chain.yaml."""
+
+
+class NodeConfig(Section):
+    """One event store in a region, and its daemon."""
+
+    name: Name
+    """Name of the node, for life."""
+    region: Name
+    """Region that the node is in; a failover prefers another one."""
+    dsn: DatabaseDsn
+    """Database of the node."""
+    password_file: FilePath | None = None
+    """File whose content is the password, relative to chain.yaml."""
+    http: HttpAddress
+    """host:port at which the node's daemon listens and its peers find it."""
+
+
+class LinksConfig(Section):
+    """How logs are copied from node to node."""
+
+    batch_bytes: BatchSize = Field(default=8 * 1024**2, json_schema_extra={"default": "8MB"})
+    """Most bytes that one batch holds, 64MB at most; units are powers of 1024, as in Postgres."""
+    batch_events: Count = 50_000
+    """Most events that one batch holds."""
+    idle: Duration = Field(default=1.0, json_schema_extra={"default": "1s"})
+    """How often a caught-up link looks again without a hint."""
+    timeout: Duration = Field(default=10.0, json_schema_extra={"default": "10s"})
+    """Bound on any single answer of a peer."""
+
+
+class ClientConfig(Section):
+    """How applications write."""
+
+    deadline: Duration = Field(default=30.0, json_schema_extra={"default": "30s"})
+    """How long a write may take in all, retries and a failover included."""
+    group_events: Count = 4096
+    """Most events that one commit of a process holds."""
+
+
+class Config(Section):
+    """A whole chain. `nodes` is in the order of creation: head, middles, tail."""
+
+    chain: Name
+    """Name of the chain, for life."""
+    registry: RegistryConfig
+    """Where the chain's decisions and leases are kept."""
+    nodes: tuple[NodeConfig, ...] = Field(min_length=1)
+    """The nodes; their order at creation is head, middles, tail."""
+    links: LinksConfig = Field(default_factory=LinksConfig)
+    """How logs are copied from node to node."""
+    client: ClientConfig = Field(default_factory=ClientConfig)
+    """How applications write."""
+    drills: Literal["forbidden", "allowed"] = "forbidden"
+    """Whether faults may be injected into this chain."""
+
+    _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Where each value came from, by dotted key: `nodes[0].region` → `chain.yaml:12`.
+
+        The others are `env CHAIN_LINKS_IDLE` and `default`. Empty for a Config not loaded from a file.
+        """
+        return MappingProxyType(dict(self._origins))
+
+    def with_origins(self, origins: Mapping[str, str]) -> Config:
+        config = self.model_copy()
+        config._origins = dict(origins)
+        return config
+
+    def node(self, name: str) -> NodeConfig:
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        known = ", ".join(node.name for node in self.nodes)
+        raise BadInput(f"chain {self.chain!r} has no node {name!r}", hint=f"its nodes are {known}")
+
+
+def show(config: Config) -> dict[str, Any]:
+    """The configuration as chain.yaml would say it, defaults included and passwords masked."""
+    return config.model_dump(mode="json", exclude_none=True)

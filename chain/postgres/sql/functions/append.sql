@@ -1,0 +1,34 @@
+-- Appends one or more events to one stream: the call for programs in any language.
+--
+-- `p_expected` is the stream's last revision, -1 for a stream that has no events yet, -2 for any. The same
+-- ids again give the first answer. Raises GC001 (with the stream's last revision as `current`) on a conflict,
+-- GC002 to GC005 if this node takes no writes, GC006 if an event breaks a rule.
+create or replace function chain.append(
+    p_stream   text,
+    p_expected bigint,
+    p_id       uuid[],
+    p_type     text[],
+    p_data     bytea[],
+    p_metadata bytea[]
+)
+returns table (first_position bigint, last_revision bigint, in_epoch bigint, repeated boolean)
+language plpgsql
+as $$
+declare
+    v_count int := cardinality(p_id);
+    r       record;
+begin
+    perform chain.check_append(p_stream, p_id, p_type, p_data, p_metadata);
+
+    select * into r
+      from chain.append_group(array[p_stream], array[1], array[p_expected], array[v_count],
+                              array_fill(1, array[v_count]), p_id, p_type, p_data, p_metadata);
+    if r.outcome = 'conflict' then
+        perform chain.fail('GC001',
+            format('stream %s is at revision %s, not at %s as expected, or holds some of these events already',
+                   p_stream, r.last_revision, p_expected),
+            jsonb_build_object('current', r.last_revision));
+    end if;
+    return query select r.first_position, r.last_revision, r.in_epoch, r.outcome = 'repeated';
+end
+$$;

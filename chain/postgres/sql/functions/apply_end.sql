@@ -1,0 +1,34 @@
+-- Closes the applying of a batch of `p_count` events and moves the tip. Positions are unique and all below the
+-- old tip are taken, so the count and the last position together prove that there is no hole.
+create or replace function chain.apply_end(p_count bigint)
+returns table (tip_position bigint, tip_epoch bigint)
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+    n      chain.node;
+    v_last record;
+begin
+    select * into n from chain.node;
+    select e.position, e.epoch into v_last from chain.event e order by e.position desc limit 1;
+
+    if v_last.position is distinct from n.tip_position + p_count then
+        perform chain.fail('GC008',
+            format('a batch of %s events behind position %s ends at position %s',
+                   p_count, n.tip_position, v_last.position),
+            p_hint => 'the source has a hole: chainctl verify shows where');
+    end if;
+    if v_last.epoch > n.epoch or v_last.epoch < n.tip_epoch then
+        perform chain.fail('GC008',
+            format('the event at position %s is of epoch %s; the log is in epoch %s and the node in %s',
+                   v_last.position, v_last.epoch, n.tip_epoch, n.epoch));
+    end if;
+    if current_setting('synchronous_commit') = 'off' then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+
+    update chain.node set tip_position = v_last.position, tip_epoch = v_last.epoch;
+    perform pg_notify('chain_log', v_last.position::text);
+    return query select v_last.position, v_last.epoch;
+end
+$$;

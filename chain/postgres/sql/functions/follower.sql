@@ -1,0 +1,21 @@
+-- Locks the node's row and returns it, if it follows this upstream in this epoch and its tip is as told;
+-- raises GC007 if not. So a stale or a second daemon can do no harm.
+create or replace function chain.follower(p_epoch bigint, p_upstream text, p_tip bigint)
+returns chain.node
+language plpgsql
+as $$
+declare
+    n chain.node;
+begin
+    select * into n from chain.node for no key update;
+
+    if n.epoch <> p_epoch or n.upstream is distinct from p_upstream or n.tip_position <> p_tip then
+        perform chain.fail('GC007',
+            format('node %s is %s of %s in epoch %s at %s; the link is from %s in epoch %s at %s',
+                   n.node, n.role, coalesce(n.upstream, 'nobody'), n.epoch, n.tip_position,
+                   p_upstream, p_epoch, p_tip),
+            jsonb_build_object('epoch', n.epoch, 'upstream', n.upstream, 'tip', n.tip_position));
+    end if;
+    return n;
+end
+$$;

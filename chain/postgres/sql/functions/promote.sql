@@ -1,0 +1,39 @@
+-- Makes this node the head of an epoch, and writes that into its log. Again with the same epoch and id: no
+-- more than the first time.
+create or replace function chain.promote(p_epoch bigint, p_promotion uuid, p_data bytea)
+returns table (tip_position bigint, tip_epoch bigint)
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+    n     chain.node;
+    v_now timestamptz;
+begin
+    select * into n from chain.node for no key update;
+
+    if n.reign = p_epoch and n.promotion = p_promotion and n.role = 'head' and n.epoch = p_epoch then
+        return query select n.tip_position, n.tip_epoch;
+        return;
+    end if;
+    if p_epoch < n.epoch or p_epoch <= n.tip_epoch or p_epoch <= n.reign then
+        perform chain.fail('GC007',
+            format('node %s knows epoch %s and can''t be promoted in epoch %s', n.node, n.epoch, p_epoch),
+            jsonb_build_object('epoch', n.epoch));
+    end if;
+
+    v_now := greatest(clock_timestamp(), n.clock);
+    insert into chain.event (position, epoch, stream, revision, id, type, data, metadata, recorded_at)
+    values (n.tip_position + 1, p_epoch, '$epoch',
+            coalesce((select max(e.revision) + 1 from chain.event e where e.stream = '$epoch'), 0),
+            p_promotion, 'EpochStarted', p_data, '', v_now);
+
+    update chain.node
+       set role = 'head', epoch = p_epoch, reign = p_epoch, promotion = p_promotion, upstream = null,
+           tip_position = n.tip_position + 1, tip_epoch = p_epoch, clock = v_now;
+    delete from chain.alive;
+    insert into chain.alive values (p_epoch, pg_postmaster_start_time());
+    delete from chain.progress;
+    perform pg_notify('chain_log', (n.tip_position + 1)::text);
+    return query select n.tip_position + 1, p_epoch;
+end
+$$;

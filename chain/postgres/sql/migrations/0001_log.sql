@@ -1,0 +1,72 @@
+-- The log, the node's own row, and what a chain needs beside them.
+
+create table chain.event (
+    position    bigint      not null,
+    epoch       bigint      not null,
+    stream      text        not null collate "C",
+    revision    bigint      not null,
+    id          uuid        not null,
+    type        text        not null collate "C",
+    data        bytea       not null,
+    metadata    bytea       not null,
+    recorded_at timestamptz not null,
+
+    constraint event_position primary key (position),
+    constraint event_stream   unique (stream, revision),
+    constraint event_id       unique (id),
+    constraint event_named    check (octet_length(stream) between 1 and 512
+                                 and octet_length(type)   between 1 and 512),
+    constraint event_placed   check (position > 0 and epoch > 0 and revision >= 0)
+);
+
+comment on table chain.event is
+    'The log: positions are dense from 1, revisions of a stream are dense from 0.';
+
+-- One row: this node's word about itself. Every append and every apply locks it first, so that an append,
+-- a fence and a promotion can never pass each other.
+create table chain.node (
+    only         boolean     not null default true primary key check (only),
+    chain        text        check (chain <> ''),
+    node         text        check (node <> ''),
+    role         text        not null default 'detached'
+                             check (role in ('head', 'middle', 'tail', 'detached')),
+    epoch        bigint      not null default 0,  -- the newest known: everything older is refused
+    reign        bigint      not null default 0,  -- the epoch of this node's own latest promotion
+    promotion    uuid,                            -- and its id
+    upstream     text,                            -- the node whose log this one follows
+    tip_position bigint      not null default 0,
+    tip_epoch    bigint      not null default 0,
+    clock        timestamptz not null default '-infinity',  -- the latest time that was given to an event
+
+    constraint node_reign    check (reign <= epoch),
+    constraint node_follower check ((upstream is null) = (role in ('head', 'detached')))
+) with (fillfactor = 10);
+
+insert into chain.node default values;
+
+-- Empty after a crash (it is unlogged) and wrong after a restart or a restore: so a head notices that its
+-- server may have gone back, and takes no write until its next promotion.
+create unlogged table chain.alive (
+    reign   bigint      not null primary key,
+    started timestamptz not null  -- pg_postmaster_start_time() at the promotion
+);
+
+-- How far the nodes downstream have the log, as they told it.
+create table chain.progress (
+    node     text        not null primary key,
+    position bigint      not null,
+    epoch    bigint      not null,
+    told_at  timestamptz not null
+) with (fillfactor = 50);
+
+-- Events of dead branches, from the moment they leave the log until their ledger entries have come back.
+create table chain.dead (
+    like chain.event,
+    fork bigint      not null,
+    node text        not null,
+    kept timestamptz not null default clock_timestamp(),
+
+    primary key (id, position, epoch)
+);
+
+create index dead_in_order on chain.dead (epoch, position);

@@ -1,0 +1,297 @@
+"""The event store on PostgreSQL: a thin, fast layer over the SQL functions of the schema `chain`.
+
+What is guaranteed is guaranteed there, in the transaction, for every program in every language; this class
+adds connections with bounded waits, group commit, and pass-through copying.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from uuid import UUID
+
+from chain.encoding import COLUMNS, ENCODING
+from chain.errors import Corrupt
+from chain.event import (
+    EPOCH_STREAM,
+    Appended,
+    Epoch,
+    Event,
+    Expected,
+    NewEvent,
+    Position,
+    Revision,
+    Tip,
+    check_append,
+)
+from chain.history import History, read_history, reign_event
+from chain.postgres import migrate
+from chain.postgres.appender import Appender
+from chain.postgres.hints import Hints
+from chain.postgres.sessions import Connection, Sessions
+from chain.store import Batch, DeadEvent, Digest, Identity, NodeState, Page, Progress, Role
+
+PAGE_EVENTS: Final = 1000
+PAGE_BYTES: Final = 16 * 1024 * 1024
+IDLE_S: Final = 1.0
+
+_EVENT: Final = ", ".join(COLUMNS)
+_LOG: Final = f"select {_EVENT} from chain.event where position > $1 order by position limit $2"
+_GET: Final = (
+    f"select {_EVENT} from chain.event where stream = $3 and revision >= $1 order by revision limit $2"
+)
+
+
+class PostgresStore:
+    """One node's log in the database at `dsn`. Connects when first used; `close` ends it.
+
+    `name` is what errors call it. Every call ends within `timeout_s`, by Unavailable if not otherwise.
+    """
+
+    encoding = ENCODING
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        name: str,
+        timeout_s: float = 10.0,
+        sessions: int = 4,
+        group_events: int = 4096,
+    ) -> None:
+        self.name = name
+        self._sessions = Sessions(dsn, name=name, size=sessions, timeout_s=timeout_s)
+        self._appender = Appender(
+            Sessions(dsn, name=name, size=1, timeout_s=timeout_s), group_events=group_events
+        )
+        self._hints = Hints(self._sessions)
+
+    async def close(self) -> None:
+        await self._appender.close()
+        await self._hints.close()
+        await self._sessions.close()
+
+    # The log, for applications.
+
+    async def get(self, stream: str, revision: Revision = Revision(0), limit: int = PAGE_EVENTS) -> Page:
+        events, more = await self._page(_GET, revision, limit, stream)
+        return Page(events, events[-1].revision + 1 if events else revision, at_tip=not more)
+
+    async def add(self, stream: str, expected: Expected, events: Sequence[NewEvent]) -> Appended:
+        check_append(stream, events)
+        return await self._appender.add(stream, expected, events)
+
+    async def append_system(self, stream: str, expected: Expected, events: Sequence[NewEvent]) -> Appended:
+        check_append(stream, events, system=True)
+        return await self._appender.add(stream, expected, events)
+
+    async def log(self, after: Position = Position(0), limit: int = PAGE_EVENTS) -> Page:
+        events, more = await self._page(_LOG, after, limit)
+        return Page(events, events[-1].position if events else after, at_tip=not more)
+
+    async def follow(self, after: Position = Position(0)) -> AsyncIterator[Page]:
+        while True:
+            page = await self.log(after)
+            if page.events:
+                yield page
+                after = Position(page.next)
+            else:
+                await self.wait(after, IDLE_S)
+
+    async def tip(self) -> Tip:
+        async with self._sessions.use() as connection:
+            return _tip(await connection.fetchrow("select tip_position, tip_epoch from chain.node"))
+
+    async def at(self, position: Position) -> Event | None:
+        async with self._sessions.use() as connection:
+            row = await connection.fetchrow(f"select {_EVENT} from chain.event where position = $1", position)
+        return None if row is None else _event(row)
+
+    # The log, for links.
+
+    async def history(self) -> History:
+        # The tip first: a promotion in between then adds a reign that lies beyond the tip, never a tip
+        # beyond its reign.
+        tip = await self.tip()
+        events: list[Event] = []
+        page = await self.get(EPOCH_STREAM)
+        while page.events:
+            events += (event for event in page.events if event.position <= tip.position)
+            page = await self.get(EPOCH_STREAM, Revision(page.next))
+        return read_history(events, tip)
+
+    async def read(self, after: Position, limit: int, max_bytes: int) -> Batch:
+        while True:
+            try:
+                return await self._read(after, limit, max_bytes)
+            except _TooManyBytes:
+                limit = max(1, limit // 4)
+
+    async def _read(self, after: Position, limit: int, max_bytes: int) -> Batch:
+        chunks: list[bytes] = []
+        size = 0
+
+        async def collect(chunk: bytes) -> None:
+            nonlocal size
+            size += len(chunk)
+            if size > max_bytes and limit > 1:
+                raise _TooManyBytes
+            chunks.append(chunk)
+
+        async with self._sessions.use() as connection:
+            tag = await connection.copy_from_query(
+                f"select {_EVENT} from chain.event where position > {int(after)}"
+                f" order by position limit {int(limit)}",
+                output=collect,
+                format="binary",
+            )
+        count = _copied(tag)
+        return Batch(after, count, tuple(chunks), at_tip=count < limit)
+
+    async def apply(self, batch: Batch, epoch: Epoch, upstream: str) -> Tip:
+        async with self._sessions.use(writes=True) as connection, connection.transaction():
+            await connection.execute("select chain.apply_begin($1, $2, $3)", epoch, upstream, batch.after)
+            tag = await connection.copy_to_table(
+                "event",
+                schema_name="chain",
+                columns=COLUMNS,
+                source=_each(batch.chunks),
+                format="binary",
+            )
+            if _copied(tag) != batch.count:
+                raise Corrupt(f"{self.name}: a batch of {batch.count} events held {_copied(tag)}")
+            return _tip(await connection.fetchrow("select * from chain.apply_end($1)", batch.count))
+
+    async def give_up(self, fork: Position, tip: Tip, epoch: Epoch, upstream: str) -> int:
+        async with self._sessions.use(writes=True) as connection:
+            count = await connection.fetchval(
+                "select chain.give_up($1, $2, $3, $4)", epoch, upstream, tip.position, fork
+            )
+        return int(count)
+
+    async def dead_branch(self, limit: int = 100) -> tuple[DeadEvent, ...]:
+        async with self._sessions.use() as connection:
+            rows = await connection.fetch(
+                f"select {_EVENT}, node, fork from chain.dead order by epoch, position limit $1", limit
+            )
+        return tuple(DeadEvent(_event(row), row["node"], Position(row["fork"])) for row in rows)
+
+    async def release(self, ids: Sequence[UUID]) -> None:
+        async with self._sessions.use(writes=True) as connection:
+            await connection.execute("delete from chain.dead where id = any($1)", list(ids))
+
+    async def wait(self, after: Position, timeout_s: float) -> None:
+        await self._hints.wait(after, timeout_s)
+
+    async def tell(self, progress: Mapping[str, Tip]) -> None:
+        async with self._sessions.use() as connection:
+            await connection.execute(
+                "select chain.tell($1, $2, $3)",
+                list(progress),
+                [tip.position for tip in progress.values()],
+                [tip.epoch for tip in progress.values()],
+            )
+
+    async def progress(self) -> Mapping[str, Progress]:
+        async with self._sessions.use() as connection:
+            rows = await connection.fetch("select node, position, epoch, told_at from chain.progress")
+        return {
+            row["node"]: Progress(Tip(Position(row["position"]), Epoch(row["epoch"])), row["told_at"])
+            for row in rows
+        }
+
+    # The node, for those who govern it.
+
+    async def prepare(self, identity: Identity) -> None:
+        async with self._sessions.use(writes=True) as connection:
+            await migrate.prepare(connection, identity)
+
+    async def state(self) -> NodeState:
+        async with self._sessions.use() as connection:
+            row = await connection.fetchrow("select * from chain.state")
+        if row is None:
+            raise Corrupt(f"{self.name}: chain.node has lost its row")
+        return NodeState(
+            identity=Identity(row["chain"], row["node"]) if row["node"] else None,
+            role=Role(row["role"]),
+            epoch=Epoch(row["epoch"]),
+            reign=Epoch(row["reign"]),
+            promotion=row["promotion"],
+            upstream=row["upstream"],
+            tip=_tip(row),
+            clock=row["clock"],
+            restarted=row["restarted"],
+        )
+
+    async def fence(self, epoch: Epoch) -> Tip:
+        async with self._sessions.use(writes=True) as connection:
+            return _tip(await connection.fetchrow("select * from chain.fence($1)", epoch))
+
+    async def promote(self, epoch: Epoch, promotion: UUID) -> Tip:
+        data = reign_event(epoch, promotion, self.name).data
+        async with self._sessions.use(writes=True) as connection:
+            return _tip(
+                await connection.fetchrow("select * from chain.promote($1, $2, $3)", epoch, promotion, data)
+            )
+
+    async def follow_upstream(self, epoch: Epoch, upstream: str, role: Role) -> None:
+        async with self._sessions.use(writes=True) as connection:
+            await connection.execute("select chain.follow_upstream($1, $2, $3)", epoch, upstream, role.value)
+
+    async def detach(self, epoch: Epoch) -> None:
+        async with self._sessions.use(writes=True) as connection:
+            await connection.execute("select chain.detach($1)", epoch)
+
+    async def digest(self, first: Position, last: Position) -> Digest:
+        async with self._sessions.use() as connection:
+            row = await connection.fetchrow("select * from chain.digest($1, $2)", first, last)
+        if row is None:
+            raise Corrupt(f"{self.name}: chain.digest gave no row")
+        return Digest(first, last, row["count"], row["value"])
+
+    # Beside the log.
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Connection]:
+        """A connection of the caller's own, for what must live as long as a session: an advisory lock."""
+        connection = await self._sessions.connect()
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+
+    async def _page(self, query: str, start: int, limit: int, *more: Any) -> tuple[tuple[Event, ...], bool]:
+        """At most `limit` events and PAGE_BYTES from `start` on, and whether there may be more."""
+        events: list[Event] = []
+        size = 0
+        async with self._sessions.use() as connection, connection.transaction(readonly=True):
+            async for row in connection.cursor(query, start, limit, *more, prefetch=min(limit, 250)):
+                events.append(_event(row))
+                size += len(row["data"]) + len(row["metadata"])
+                if size >= PAGE_BYTES:
+                    return tuple(events), True
+        return tuple(events), len(events) == limit
+
+
+class _TooManyBytes(Exception):
+    """A batch went past its bound; it is read again with fewer events."""
+
+
+async def _each(chunks: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        await asyncio.sleep(0)
+
+
+def _copied(tag: str) -> int:
+    return int(tag.removeprefix("COPY "))
+
+
+def _tip(row: Any) -> Tip:
+    return Tip(Position(row["tip_position"]), Epoch(row["tip_epoch"]))
+
+
+def _event(row: Any) -> Event:
+    return Event(*(row[index] for index in range(len(COLUMNS))))

@@ -1,0 +1,236 @@
+"""The store: one node's log, and the verbs by which the chain governs it.
+
+`Log` is what applications use, in the words of the article that geochain follows: `get` by stream, `add`,
+and the `log` by position. `Replica` is what a link uses. `Governed` is what the control plane uses. A store
+keeps the invariants of the log (ARCHITECTURE.md, L1 to L7) by itself, in its own transactions, whatever
+daemons, links and operators do to it at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Protocol
+from uuid import UUID
+
+from chain.event import Appended, Epoch, Event, Expected, NewEvent, Position, Revision, Tip
+from chain.history import History
+
+
+class Role(Enum):
+    """What a node is in its chain. Each role is a guarantee."""
+
+    HEAD = "head"
+    """Takes writes, as long as its reign is the newest epoch that it knows."""
+    MIDDLE = "middle"
+    """Follows its upstream and is followed; refuses writes."""
+    TAIL = "tail"
+    """Follows its upstream; the last of the chain: what it holds, every node holds. Refuses writes."""
+    DETACHED = "detached"
+    """Outside the chain; follows nobody; refuses writes and batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which node of which chain a store is. Given once; a store never changes it."""
+
+    chain: str
+    node: str
+
+    def __str__(self) -> str:
+        return f"{self.chain}/{self.node}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A node's own word about itself, read in one statement."""
+
+    identity: Identity | None
+    role: Role
+    epoch: Epoch
+    """The newest epoch that the node knows: it refuses everything older. A fence raises it."""
+    reign: Epoch
+    """The epoch of the node's own latest promotion, 0 if it never was head."""
+    promotion: UUID | None
+    upstream: str | None
+    tip: Tip
+    clock: datetime
+    """The store's clock at the reading."""
+    restarted: bool
+    """The server restarted, crashed or was restored since the promotion: no writes until the next."""
+
+    @property
+    def writable(self) -> bool:
+        return self.role is Role.HEAD and self.reign == self.epoch and not self.restarted
+
+    @property
+    def fenced(self) -> bool:
+        return self.role is Role.HEAD and self.reign < self.epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Events in order, where to read on, and whether this reached the end as it was at the reading."""
+
+    events: tuple[Event, ...]
+    next: int
+    """For `log` the position to read after; for `get` the revision to read from."""
+    at_tip: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A run of the log on its way from a source to its target: `count` events from `after` + 1 on."""
+
+    after: Position
+    count: int
+    chunks: tuple[bytes, ...]
+    """The events in `chain.encoding`'s rows."""
+    at_tip: bool
+
+    @property
+    def last(self) -> Position:
+        """Where to read on. Positions are dense, so it follows from the count."""
+        return Position(self.after + self.count)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.chunks))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a node has the log, as told to its upstream. Never ahead of what the node has durable."""
+
+    tip: Tip
+    told_at: datetime
+    """By the clock of the store that keeps the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The content of the positions `first` to `last` of a log, in 32 bytes.
+
+    Equal digests over the same range mean equal events, in every column, at every position.
+    """
+
+    first: Position
+    last: Position
+    count: int
+    value: bytes
+
+
+class Log(Protocol):
+    """What applications use."""
+
+    async def get(self, stream: str, revision: Revision = ..., limit: int = ...) -> Page:
+        """Events of `stream` from `revision` on, at most `limit`; none if there is no such stream."""
+
+    async def add(self, stream: str, expected: Expected, events: Sequence[NewEvent]) -> Appended:
+        """Appends all of `events` to `stream`, or nothing. Durable when it returns.
+
+        The same event ids again give the first result. Raises BadEvent, WrongRevision, NotHead (Fenced,
+        LeaseExpired, Restarted), Unavailable, OutcomeUnknown.
+        """
+
+    async def log(self, after: Position = ..., limit: int = ...) -> Page:
+        """Events behind position `after`, at most `limit`."""
+
+    def follow(self, after: Position = ...) -> AsyncIterator[Page]:
+        """Events behind `after`, and then, for ever, what comes. A page is never empty."""
+
+    async def tip(self) -> Tip: ...
+
+    async def at(self, position: Position) -> Event | None:
+        """The event at a position, if the log is that long."""
+
+
+class Replica(Protocol):
+    """What a link uses: `read` on its source, the rest on its target."""
+
+    @property
+    def encoding(self) -> str:
+        """The name of the batch encoding. A link needs the same on both sides."""
+
+    async def history(self) -> History: ...
+
+    async def read(self, after: Position, limit: int, max_bytes: int) -> Batch:
+        """The next batch behind `after`: at most `limit` events, and fewer if `max_bytes` are exceeded.
+
+        At least one event if there is one. Never more than is durable.
+        """
+
+    async def apply(self, batch: Batch, epoch: Epoch, upstream: str) -> Tip:
+        """Puts the batch behind the tip, batch and tip in one transaction. Returns the new tip.
+
+        Raises StaleLink unless the node's epoch is `epoch`, its upstream `upstream`, and its tip
+        `batch.after`; Corrupt if the batch is not what it says.
+        """
+
+    async def give_up(self, fork: Position, tip: Tip, epoch: Epoch, upstream: str) -> int:
+        """Gives up the dead branch behind `fork`: moves it out of the log and keeps it, in one transaction.
+
+        Returns how many events that were. Raises StaleLink unless epoch, upstream and tip are as told.
+        """
+
+    async def dead_branch(self, limit: int = ...) -> tuple[DeadEvent, ...]:
+        """Events kept by `give_up` that are not known to be in the ledger yet, in order."""
+
+    async def release(self, ids: Sequence[UUID]) -> None:
+        """Forgets kept events, once this node's own log holds their ledger entries."""
+
+    async def wait(self, after: Position, timeout_s: float) -> None:
+        """Returns when the log may have grown past `after`, or when the time is over. Only a hint."""
+
+    async def tell(self, progress: Mapping[str, Tip]) -> None:
+        """Records on this node how far its followers are."""
+
+    async def progress(self) -> Mapping[str, Progress]:
+        """How far the nodes downstream are, as they told."""
+
+
+class Governed(Protocol):
+    """What the control plane uses. Each verb is idempotent."""
+
+    async def prepare(self, identity: Identity) -> None:
+        """Brings an empty store to the current schema and names it. Raises WrongIdentity, BadConfig."""
+
+    async def state(self) -> NodeState: ...
+
+    async def fence(self, epoch: Epoch) -> Tip:
+        """Promises to refuse everything older than `epoch`. Returns the tip, final for older epochs."""
+
+    async def promote(self, epoch: Epoch, promotion: UUID) -> Tip:
+        """Makes the node head for `epoch` and writes that into its log.
+
+        Raises StaleLink if the node knows a newer epoch, or another promotion of this one.
+        """
+
+    async def follow_upstream(self, epoch: Epoch, upstream: str, role: Role) -> None:
+        """Makes the node a follower of `upstream`. Raises StaleLink if it knows a newer epoch."""
+
+    async def detach(self, epoch: Epoch) -> None:
+        """Puts the node outside the chain. Raises StaleLink if it knows a newer epoch."""
+
+    async def digest(self, first: Position, last: Position) -> Digest:
+        """The digest of the node's own rows in a range."""
+
+
+class Store(Log, Replica, Governed, Protocol):
+    """One node's event store."""
+
+    async def append_system(self, stream: str, expected: Expected, events: Sequence[NewEvent]) -> Appended:
+        """`add` for geochain's own streams."""
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeadEvent:
+    """An event of a dead branch, with the node that gave it up and the fork it lay behind."""
+
+    event: Event
+    node: str
+    fork: Position
