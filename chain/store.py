@@ -175,8 +175,14 @@ class Replica(Protocol):
         Returns how many events that were. Raises StaleLink unless epoch, upstream and tip are as told.
         """
 
-    async def dead_branch(self, limit: int = ...) -> tuple[DeadEvent, ...]:
-        """Events kept by `give_up` that are not known to be in the ledger yet, in order."""
+    async def dead_branch(self, after: Tip = ..., limit: int = ...) -> tuple[DeadEvent, ...]:
+        """Events that `give_up` keeps, in the order of (epoch, position), behind `after`.
+
+        They are kept until `release`. An empty answer means that there are no more.
+        """
+
+    async def holds(self, ids: Sequence[UUID]) -> frozenset[UUID]:
+        """Which of these event ids the log holds."""
 
     async def release(self, ids: Sequence[UUID]) -> None:
         """Forgets kept events, once this node's own log holds their ledger entries."""

@@ -22,7 +22,7 @@ from chain.config.values import quoted
 MAX_DEPTH = 20
 
 Loc: TypeAlias = tuple[str | int, ...]
-Tree: TypeAlias = "str | None | list[Tree] | dict[str, Tree]"
+Tree: TypeAlias = "str | list[Tree] | dict[str, Tree] | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,11 @@ class _Reader:
 
     def _events(self, text: str) -> Iterator[yaml.Event]:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            self.line = event.start_mark.line + 1
+            self.line = _line(event)
             yield event
 
     def _node(self, event: yaml.Event, events: Iterator[yaml.Event], loc: Loc, depth: int) -> Tree:
-        self.document.lines.setdefault(loc, event.start_mark.line + 1)
+        self.document.lines.setdefault(loc, _line(event))
         if depth > MAX_DEPTH:
             _refuse(f"is nested more than {MAX_DEPTH} deep", event)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
@@ -125,7 +125,7 @@ class _Reader:
             if isinstance(key, list | dict):
                 _refuse("has a key that is not text", event)
             assert isinstance(event, yaml.ScalarEvent)
-            name, line = event.value, event.start_mark.line + 1
+            name, line = event.value, _line(event)
             here = (*loc, name)
             if name in mapping:
                 first = self.document.lines[here]
@@ -145,5 +145,11 @@ class _Reader:
         return None if plain and event.value in ("", "~", "null", "Null", "NULL") else event.value
 
 
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
+
+
 def _refuse(problem: str, event: yaml.Event, hint: str = "") -> NoReturn:
-    raise ComposerError(None, None, problem, event.start_mark, hint or None)
+    mark = event.start_mark
+    assert mark is None or isinstance(mark, yaml.Mark)  # the pure Python reader's
+    raise ComposerError(None, None, problem, mark, hint or None)

@@ -8,9 +8,11 @@ so what isn't on the list is refused here, before a driver sees it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from urllib.parse import parse_qsl, quote, unquote
+
+from pydantic import SecretStr
 
 PARAMETERS = ("sslmode", "sslrootcert")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -25,7 +27,7 @@ class Dsn:
     port: int
     database: str
     user: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: SecretStr | None = None  # not a str: whatever walks the fields would show it
     parameters: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -52,7 +54,7 @@ class Dsn:
             port=port,
             database=_decode(match["database"]),
             user=_decode(match["user"]) if match["user"] else None,
-            password=_decode(match["password"]) if match["password"] else None,
+            password=SecretStr(_decode(match["password"])) if match["password"] else None,
             parameters=_parameters(match["query"] or ""),
         )
 
@@ -63,11 +65,13 @@ class Dsn:
         return (host, self.port, self.database)
 
     def with_password(self, password: str) -> Dsn:
-        return replace(self, password=password)
+        return replace(self, password=SecretStr(password))
 
     def reveal(self) -> str:
         """The whole DSN with its password, each part percent-encoded. For drivers, never for logs."""
-        return self._url(None if self.password is None else quote(self.password, safe=""))
+        if self.password is None:
+            return self._url(None)
+        return self._url(quote(self.password.get_secret_value(), safe=""))
 
     def __str__(self) -> str:
         return self._url(None if self.password is None else "***")

@@ -217,8 +217,11 @@ class _Loading:
                 meant.add(self._unknown_key(detail["loc"]))
         for detail in details:
             loc = detail["loc"]
-            if detail["type"] != "extra_forbidden" and loc not in self.settled | meant:
-                self._fault(loc, self._in_words(detail))
+            if detail["type"] == "extra_forbidden" or loc in self.settled or loc in meant:
+                continue
+            if detail["type"] == "too_short" and _items(self.tree, loc):
+                continue  # its items are wrong, not missing: pydantic counts the good ones
+            self._fault(loc, self._in_words(detail))
         return None
 
     def _unknown_key(self, loc: Loc) -> Loc:
@@ -266,7 +269,12 @@ class _Loading:
     def _origin(self, loc: Loc) -> str:
         if loc in self.overridden:
             return f"env {self.overridden[loc]}"
-        return f"{self.path.name}:{self.lines[loc]}" if loc in self.lines else "default"
+        written: Any = self.tree
+        for part in loc:
+            if isinstance(written, dict) and written.get(part) is None:
+                return "default"
+            written = written[part]
+        return f"{self.path.name}:{self.lines[loc]}"
 
 
 def read_password(path: Path) -> str:
@@ -335,6 +343,10 @@ def _database(value: Tree) -> Hashable | None:
 
 def _word(value: Tree) -> Hashable | None:
     return value.lower() if isinstance(value, str) and value else None
+
+
+def _items(tree: Tree, loc: Loc) -> Tree:
+    return tree.get(str(loc[0])) if isinstance(tree, dict) and len(loc) == 1 else None
 
 
 def _leaves(value: Any, loc: Loc) -> Iterator[Loc]:

@@ -32,5 +32,5 @@ def _or_variable(field: dict[str, Any]) -> dict[str, Any]:
     if "$ref" in field or field.get("type") == "array":
         return field
     said = {key: field.pop(key) for key in _SAID_OF_A_FIELD if key in field}
-    forms = field["anyOf"] if "anyOf" in field else [field]
+    forms = field.get("anyOf", [field])
     return {**said, "anyOf": [*forms, _VARIABLE]}

@@ -159,6 +159,6 @@ HttpAddress = Annotated[
 DatabaseDsn = Annotated[
     Dsn,
     PlainValidator(parse_dsn),
-    PlainSerializer(str, return_type=str, when_used="json"),
+    PlainSerializer(str, return_type=str),  # always: no dump of a model takes a Dsn apart
     _pattern("postgres(ql)?://.+/.+", "postgresql://geochain@127.0.0.1:5432/east"),
 ]

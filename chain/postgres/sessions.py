@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeAlias
 
 import asyncpg
 
@@ -31,7 +31,8 @@ from chain.errors import (
     WrongRevision,
 )
 
-Connection = asyncpg.Connection[asyncpg.Record]
+# In quotes: only the stubs make asyncpg's class generic.
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _OURS: Final[dict[str, type[ChainError]]] = {
     "GC003": Fenced,

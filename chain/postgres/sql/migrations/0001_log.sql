@@ -25,7 +25,7 @@ comment on table chain.event is
 -- One row: this node's word about itself. Every append and every apply locks it first, so that an append,
 -- a fence and a promotion can never pass each other.
 create table chain.node (
-    only         boolean     not null default true primary key check (only),
+    one_row      boolean     not null default true primary key check (one_row),
     chain        text        check (chain <> ''),
     node         text        check (node <> ''),
     role         text        not null default 'detached'

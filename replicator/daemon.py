@@ -1,0 +1,291 @@
+"""The node daemon: sees to it that one node is what the registry says it is, and pulls its link.
+
+Level-triggered: whatever changed or broke, it looks at what is decided and at what its store says, and does
+what is missing. It keeps no state of its own that matters, so it can be killed at any time, and two of them
+at one node do no harm: the store refuses whichever is stale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import uuid5
+
+from chain.decisions import begin_reign, grant
+from chain.errors import ChainError, Refused, StaleLink
+from chain.event import Epoch
+from chain.registry import Registry
+from chain.store import Identity, NodeState, Role, Store
+from chain.topology import Follow, Lead, Rest, Topology, assignment
+from replicator.link import Link, LinkStatus, Pace
+from replicator.peers import Peers
+from replicator.progress import tell_upstream
+from replicator.salvage import Salvage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonStatus:
+    """A daemon's own word, with the ages that tell how much it is worth."""
+
+    node: str
+    started_at: datetime
+    state: NodeState | None
+    """The store's word as last heard; None if never."""
+    state_at: datetime | None
+    topology: Topology | None
+    topology_at: datetime | None
+    link: LinkStatus | None
+    last_error: str
+    turned_at: datetime
+    """When the daemon last went round its loop."""
+
+
+@dataclass(slots=True)
+class NodeDaemon:
+    """The daemon of node `name`. `run` ends by cancellation, or by WrongIdentity and its like."""
+
+    chain: str
+    name: str
+    store: Store
+    peers: Peers
+    registry: Registry
+    pace: Pace = field(default_factory=Pace)
+    tick_s: float = 1.0
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    _topology: Topology | None = None
+    _topology_at: datetime | None = None
+    _state: NodeState | None = None
+    _state_at: datetime | None = None
+    _link: Link | None = None
+    _pulling: asyncio.Task[None] | None = None
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _salvage: Salvage = field(init=False)
+    _last_error: str = ""
+    _started_at: datetime = field(init=False)
+    _turned_at: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._started_at = self._turned_at = self.now()
+        self._salvage = Salvage(self.name, self.store, self.peers)
+
+    def status(self) -> DaemonStatus:
+        return DaemonStatus(
+            self.name,
+            self._started_at,
+            self._state,
+            self._state_at,
+            self._topology,
+            self._topology_at,
+            self._link.status if self._link else None,
+            self._last_error,
+            self._turned_at,
+        )
+
+    async def run(self) -> None:
+        """Runs the node. Raises WrongIdentity, BadConfig, Refused if the store is not, or can't be, ours."""
+        await self._prepare()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch(), name="watch the registry")
+                tasks.create_task(self._conduct(), name="conduct the node")
+                tasks.create_task(self._save_dead_branch(), name="publish dead branches")
+        finally:
+            await self._stop_link()
+
+    async def _prepare(self) -> None:
+        while True:
+            try:
+                await self.store.prepare(Identity(self.chain, self.name))
+                return
+            except ChainError as error:
+                if not error.retriable:
+                    raise
+                self._note("the store can't be prepared yet", error)
+                await asyncio.sleep(self.tick_s)
+
+    async def _watch(self) -> None:
+        """Keeps the topology fresh; while the registry is away, the last one stands, with its age."""
+        while True:
+            try:
+                async for topology in self.registry.watch():
+                    self._topology = topology
+                    self._topology_at = self.now()
+                    self._wake.set()
+            except ChainError as error:
+                self._note("the registry can't be read", error)
+            await asyncio.sleep(self.tick_s)
+
+    async def _conduct(self) -> None:
+        while True:
+            self._wake.clear()
+            self._turned_at = self.now()
+            if self._topology is not None and self.name in self._topology.regions:
+                try:
+                    await self._obey(self._topology)
+                    self._last_error = ""
+                except ChainError as error:
+                    self._note("the node is not as decided yet", error)
+            try:
+                async with asyncio.timeout(self.tick_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _obey(self, topology: Topology) -> None:
+        """Brings the store, and the link, to what the topology asks of this node."""
+        asked = assignment(topology, self.name)
+        state = await self._look()
+        if state.epoch > asked.epoch:
+            return  # fenced for an epoch that is not granted yet: the grant, or the next, will come
+        match asked:
+            case Lead():
+                await self._lead(asked, state, topology)
+            case Follow():
+                await self._follow(asked, state)
+            case Rest():
+                await self._rest(asked, state)
+
+    async def _lead(self, asked: Lead, state: NodeState, topology: Topology) -> None:
+        await self._stop_link()
+        taken_up = (state.role, state.reign, state.promotion) == (Role.HEAD, asked.epoch, asked.promotion)
+        if taken_up and not state.restarted:
+            return
+        if taken_up or asked.began:
+            await self._ask_again(asked, state, topology)
+            return
+        tip = await self.store.promote(asked.epoch, asked.promotion)
+        await self.registry.decide(
+            begin_reign(asked.epoch, asked.promotion, tip.position), by=f"daemon of {self.name}"
+        )
+        log.info("%s is head in epoch %s from position %s on", self.name, asked.epoch, tip.position)
+
+    async def _ask_again(self, asked: Lead, state: NodeState, topology: Topology) -> None:
+        """A head whose store may have gone back asks for a new epoch: what it lost is then found as a fork.
+
+        Its server restarted, crashed, was restored from a backup, or was wiped. Raises Refused if its
+        successor is ahead of it: that is the better head, and an operation moves it.
+        """
+        for successor in topology.downstream(self.name):
+            store = self.peers(successor)
+            try:
+                tip = await store.tip()
+            except ChainError as error:
+                log.info("%s can't be asked whether it is ahead: %s", successor, error)
+                continue
+            finally:
+                await store.close()
+            if tip > state.tip:
+                raise Refused(
+                    f"{self.name} restarted at {state.tip}, behind its successor {successor} at {tip}",
+                    hint=f"make {successor} the head: chainctl failover",
+                )
+        epoch = Epoch(asked.epoch + 1)
+        await self.registry.decide(
+            grant(epoch, uuid5(asked.promotion, f"restart {state.clock}"), self.name, run=None),
+            by=f"daemon of {self.name}",
+            why="its server restarted within its reign, or its store was replaced",
+        )
+        log.warning("%s restarted at %s and goes on in epoch %s", self.name, state.tip, epoch)
+
+    async def _follow(self, asked: Follow, state: NodeState) -> None:
+        if (state.role, state.epoch, state.upstream) != (asked.role, asked.epoch, asked.upstream):
+            await self._stop_link()
+            await self.store.follow_upstream(asked.epoch, asked.upstream, asked.role)
+            log.info("%s follows %s in epoch %s", self.name, asked.upstream, asked.epoch)
+        if self._link is not None and self._link.assignment != asked:
+            await self._stop_link()
+        if self._pulling is None:
+            self._start_link(asked)
+
+    async def _rest(self, asked: Rest, state: NodeState) -> None:
+        await self._stop_link()
+        if state.role is not Role.DETACHED:
+            await self.store.detach(asked.epoch)
+            log.info("%s is outside the chain since epoch %s", self.name, asked.epoch)
+
+    def _start_link(self, asked: Follow) -> None:
+        source = self.peers(asked.upstream)
+        self._link = Link(
+            chain=self.chain,
+            source_name=asked.upstream,
+            target_name=self.name,
+            source=source,
+            target=self.store,
+            assignment=asked,
+            pace=self.pace,
+            on_change=_log_change,
+            now=self.now,
+        )
+        self._pulling = asyncio.create_task(
+            self._pull(self._link, source), name=f"link {asked.upstream} to {self.name}"
+        )
+        self._pulling.add_done_callback(self._on_link_ended)
+
+    async def _pull(self, link: Link, source: Store) -> None:
+        """The scope of one assignment: whatever ends first ends all that was begun for it."""
+        telling = asyncio.create_task(tell_upstream(self.name, self.store, source, self.pace.idle_s))
+        try:
+            await link.run()
+        finally:
+            telling.cancel()
+            await asyncio.wait({telling})
+            await source.close()
+
+    def _on_link_ended(self, task: asyncio.Task[None]) -> None:
+        """A link never dies silently: a newer decision is looked for at once, anything else is said."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, ChainError) and not isinstance(error, StaleLink):
+            self._note("the link ended", error)
+        elif error is not None and not isinstance(error, ChainError):
+            log.error("the link of %s crashed", self.name, exc_info=error)
+            self._last_error = f"the link crashed: {error!r}"
+        if task is self._pulling:
+            self._pulling = None
+            if isinstance(error, StaleLink):
+                self._wake.set()
+
+    async def _stop_link(self) -> None:
+        pulling, self._pulling, self._link = self._pulling, None, None
+        if pulling is not None:
+            pulling.cancel()
+            await asyncio.wait({pulling})
+
+    async def _save_dead_branch(self) -> None:
+        """Brings what this node has given up into the ledger of whoever is head."""
+        while True:
+            if self._topology is not None:
+                try:
+                    await self._salvage.publish(self._topology.head, self._topology.epoch)
+                except ChainError as error:
+                    self._note("the dead branch is not in the ledger yet", error)
+            await asyncio.sleep(self.tick_s)
+
+    async def _look(self) -> NodeState:
+        self._state = await self.store.state()
+        self._state_at = self.now()
+        return self._state
+
+    def _note(self, what: str, error: ChainError) -> None:
+        text = f"{what}: {error.message}"
+        if text != self._last_error:
+            log.warning("%s: %s", self.name, text)
+        self._last_error = text
+
+
+def _log_change(before: LinkStatus, after: LinkStatus) -> None:
+    log.info(
+        "link %s to %s: %s, was %s%s",
+        after.source,
+        after.target,
+        after.state.value,
+        before.state.value,
+        f" ({after.last_error})" if after.last_error and after.state.value != "streaming" else "",
+    )
