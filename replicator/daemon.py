@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from uuid import uuid5
+from uuid import uuid4, uuid5
 
-from chain.decisions import begin_reign, grant
+from chain.decisions import begin_reign, create_chain, grant
 from chain.errors import ChainError, Refused, StaleLink
 from chain.event import Epoch
 from chain.registry import Registry
@@ -54,6 +54,8 @@ class NodeDaemon:
     store: Store
     peers: Peers
     registry: Registry
+    regions: Mapping[str, str]
+    """Node to region, in the order in which the chain is created if there is none yet."""
     pace: Pace = field(default_factory=Pace)
     tick_s: float = 1.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -113,6 +115,10 @@ class NodeDaemon:
         """Keeps the topology fresh; while the registry is away, the last one stands, with its age."""
         while True:
             try:
+                await self.registry.open()
+                await self.registry.decide(
+                    create_chain(self.chain, self.regions, uuid4()), by=f"daemon of {self.name}"
+                )
                 async for topology in self.registry.watch():
                     self._topology = topology
                     self._topology_at = self.now()
@@ -125,22 +131,30 @@ class NodeDaemon:
         while True:
             self._wake.clear()
             self._turned_at = self.now()
-            if self._topology is not None and self.name in self._topology.regions:
-                try:
-                    await self._obey(self._topology)
-                    self._last_error = ""
-                except ChainError as error:
-                    self._note("the node is not as decided yet", error)
+            try:
+                await self._turn()
+            except ChainError as error:
+                self._note("the node is not as decided yet", error)
             try:
                 async with asyncio.timeout(self.tick_s):
                     await self._wake.wait()
             except TimeoutError:
                 pass
 
-    async def _obey(self, topology: Topology) -> None:
-        """Brings the store, and the link, to what the topology asks of this node."""
-        asked = assignment(topology, self.name)
+    async def _turn(self) -> None:
+        """Brings the store, and the link, to what is asked of this node.
+
+        A daemon that has not heard from the registry yet goes on with what its store was told last.
+        """
         state = await self._look()
+        topology = self._topology
+        if topology is None:
+            if state.upstream is not None:
+                await self._follow(Follow(state.epoch, state.upstream, state.role), state)
+            return
+        if self.name not in topology.regions:
+            return
+        asked = assignment(topology, self.name)
         if state.epoch > asked.epoch:
             return  # fenced for an epoch that is not granted yet: the grant, or the next, will come
         match asked:
@@ -150,6 +164,8 @@ class NodeDaemon:
                 await self._follow(asked, state)
             case Rest():
                 await self._rest(asked, state)
+        if self._pulling is not None or not isinstance(asked, Follow):
+            self._last_error = ""
 
     async def _lead(self, asked: Lead, state: NodeState, topology: Topology) -> None:
         await self._stop_link()

@@ -276,10 +276,7 @@ def _judge(pid: int, root: Path) -> tuple[Proc | None, bool | None]:
         process = psutil.Process(pid)
         if not _below(root, process.cwd()):
             return None, False
-        # Postgres writes its title over its environment, and the mark with it.
-        if process.name() not in _POSTGRES and not _marked(root, process.environ().get(MARK)):
-            return None, False
-        return _read(pid), True
+        return (_read(pid), True) if _is_ours(process, root) else (None, False)
     except psutil.AccessDenied:
         proc = _read(pid)
         if proc is None or not proc.is_postgres:
@@ -288,6 +285,17 @@ def _judge(pid: int, root: Path) -> tuple[Proc | None, bool | None]:
         return proc, True if _below(root, folder) else None
     except psutil.Error:
         return None, False
+
+
+def _is_ours(process: psutil.Process, root: Path) -> bool:
+    for _ in range(10):
+        # Postgres writes its title over its environment, and the mark with it.
+        if process.name() in _POSTGRES:
+            return True
+        if env := process.environ():
+            return _marked(root, env.get(MARK))
+        time.sleep(0.002)  # amid its exec a process shows no environment; it isn't a stranger yet
+    return False
 
 
 def _below(root: Path, folder: str) -> bool:

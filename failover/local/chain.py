@@ -1,0 +1,292 @@
+"""The local chain: a registry and nodes as separate processes on this machine, in one state folder.
+
+    .geochain/
+        chain.yaml            written once, when everything has its port
+        secrets/password      of all its servers
+        registry/             the control store's Postgres
+        nodes/<name>/         a node's Postgres and daemon, with their logs
+
+What runs is found by looking, never remembered, so `up` finishes what a killed `up` began, and `down` ends
+everything that lives in the folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from chain.config import Config, load_config
+from chain.connect import open_registry, open_store
+from chain.errors import BadInput, Busy, ChainError, TimedOut, Unavailable
+from chain.topology import Assignment, Follow, Lead, assignment
+from failover.local import processes
+from failover.local.postgres import LocalPostgres, PortTaken
+
+DEFAULT_FOLDER: Final = Path(".geochain")
+DEFAULT_NODES: Final[Mapping[str, str]] = {"east-1": "east", "west-1": "west", "east-2": "east"}
+
+_HEADER: Final = "# The local chain. Written by `chainctl up`; `chainctl down --wipe` removes it.\n"
+_WAIT_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class LocalChain:
+    """The local chain in `folder`."""
+
+    folder: Path
+
+    @property
+    def config_path(self) -> Path:
+        return self.folder / "chain.yaml"
+
+    def config(self) -> Config:
+        """Raises BadInput if there is no chain in the folder."""
+        if not self.config_path.exists():
+            raise BadInput(f"there is no local chain in {self.folder}", hint="start one: chainctl up")
+        return load_config(self.config_path, {})
+
+    def node_folder(self, node: str) -> Path:
+        return self.folder.resolve() / "nodes" / node
+
+    async def up(
+        self, nodes: Mapping[str, str] = DEFAULT_NODES, *, settings: Mapping[str, str] | None = None
+    ) -> Config:
+        """Starts whatever does not run yet, and waits until every member is as decided.
+
+        Idempotent. Raises Busy if another `up` is at work, PortTaken, TimedOut.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _locked(self.folder / "lock"):
+            if not self.config_path.exists():
+                await self._create(nodes, settings or {})
+            config = self.config()
+            await asyncio.gather(
+                self._start_postgres(self._registry(), settings),
+                *(self._start_postgres(self._postgres(n.name), settings) for n in config.nodes),
+            )
+            for node in config.nodes:
+                self._start_daemon(node.name)
+        await self.wait_settled(config)
+        return config
+
+    async def add_node(self, name: str, region: str) -> Config:
+        """A new, empty node beside the others; the chain knows it once it is bootstrapped."""
+        config = self.config()
+        postgres = self._postgres(name)
+        await self._start_postgres(postgres, None)
+        entry = _node_entry(name, region, postgres.dsn("chain"), processes.free_port())
+        raw = yaml.safe_load(self.config_path.read_text())
+        if name not in {n.name for n in config.nodes}:
+            raw["nodes"].append(entry)
+            _write(self.config_path, raw)
+        self._start_daemon(name)
+        return self.config()
+
+    async def down(self) -> None:
+        """Ends every process of the chain. Complete when it returns; nothing is lost."""
+        if self.folder.exists():
+            await asyncio.to_thread(processes.stop, self.folder.resolve())
+
+    async def wipe(self) -> None:
+        """`down`, and the folder is removed."""
+        if self.folder.exists():
+            await asyncio.to_thread(processes.kill_all, self.folder.resolve())
+            await asyncio.to_thread(shutil.rmtree, self.folder)
+
+    # Losing and regaining parts of it, for demos, drills and tests.
+
+    async def kill(self, *nodes: str) -> None:
+        """SIGKILLs the nodes' servers and daemons, all at once."""
+        async with asyncio.TaskGroup() as tasks:
+            for node in nodes:
+                tasks.create_task(asyncio.to_thread(processes.kill_all, self.node_folder(node)))
+
+    async def start(self, *nodes: str) -> None:
+        """Starts the nodes' servers and daemons again."""
+        await asyncio.gather(*(self._start_postgres(self._postgres(node), None) for node in nodes))
+        for node in nodes:
+            self._start_daemon(node)
+
+    async def start_postgres(self, node: str) -> None:
+        await self._start_postgres(self._postgres(node), None)
+
+    async def kill_postgres(self, node: str) -> None:
+        await self._postgres(node).kill()
+
+    async def kill_registry(self) -> None:
+        await self._registry().kill()
+
+    async def start_registry(self) -> None:
+        await self._start_postgres(self._registry(), None)
+
+    def start_daemon(self, node: str) -> None:
+        self._start_daemon(node)
+
+    def signal_daemon(self, node: str, sig: signal.Signals) -> None:
+        """Sends a signal to the node's daemon alone."""
+        for process in self._daemons(node):
+            os.kill(process.pid, sig)
+
+    def signal_all(self, node: str, sig: signal.Signals) -> None:
+        """Sends a signal to everything of the node."""
+        processes.signal_all(self.node_folder(node), sig)
+
+    def running(self) -> tuple[processes.Proc, ...]:
+        return processes.find(self.folder.resolve()) if self.folder.exists() else ()
+
+    async def wait_settled(self, config: Config, *, wait_s: float = _WAIT_S) -> None:
+        """Waits until every member of the chain is what the registry says. Raises TimedOut."""
+        async with _bounded(wait_s) as bound:
+            registry = open_registry(config)
+            try:
+                while True:
+                    try:
+                        topology = await registry.topology()
+                        bound.reason = await _unsettled(
+                            config, {n: assignment(topology, n) for n in topology.order}
+                        )
+                    except ChainError as error:
+                        bound.reason = error.message
+                    if not bound.reason:
+                        return
+                    await asyncio.sleep(0.05)
+            finally:
+                await registry.close()
+
+    async def _create(self, nodes: Mapping[str, str], settings: Mapping[str, str]) -> None:
+        registry = self._registry()
+        await asyncio.gather(
+            self._start_postgres(registry, settings),
+            *(self._start_postgres(self._postgres(name), settings) for name in nodes),
+        )
+        raw = {
+            "chain": "local",
+            "registry": {"dsn": registry.dsn("registry"), "password_file": "secrets/password"},
+            "nodes": [
+                _node_entry(name, region, self._postgres(name).dsn("chain"), processes.free_port())
+                for name, region in nodes.items()
+            ],
+            "drills": "allowed",
+        }
+        _write(self.config_path, raw)
+
+    async def _start_postgres(self, server: LocalPostgres, settings: Mapping[str, str] | None) -> None:
+        """On the port that it always had, or on a free one the first time."""
+        await server.init()
+        for _ in range(5):
+            try:
+                port = server.port
+            except BadInput:
+                port = processes.free_port()
+            try:
+                await server.start(port, settings=settings)
+            except PortTaken:
+                if self.config_path.exists():
+                    raise  # the others know it by this port
+                (server.data / "geochain.conf").unlink(missing_ok=True)
+            else:
+                await server.create_database("registry" if server.folder.name == "registry" else "chain")
+                return
+        raise Unavailable("no free port was found for a server", hint="try again")
+
+    def _start_daemon(self, node: str) -> None:
+        if self._daemons(node):
+            return
+        folder = self.node_folder(node)
+        argv = [sys.executable, "-m", "failover", "serve", "node", node]
+        processes.spawn(
+            [*argv, "--config", str(self.config_path.resolve())], cwd=folder, log=folder / "daemon.log"
+        )
+
+    def _daemons(self, node: str) -> tuple[processes.Proc, ...]:
+        return tuple(p for p in processes.find(self.node_folder(node)) if not p.is_postgres)
+
+    def _postgres(self, node: str) -> LocalPostgres:
+        return LocalPostgres(self.node_folder(node), password_file=self._password_file())
+
+    def _registry(self) -> LocalPostgres:
+        return LocalPostgres(self.folder.resolve() / "registry", password_file=self._password_file())
+
+    def _password_file(self) -> Path:
+        return self.folder.resolve() / "secrets" / "password"
+
+
+async def _unsettled(config: Config, asked: Mapping[str, Assignment]) -> str:
+    """Why the chain is not as decided yet; empty if it is."""
+    for node, assigned in asked.items():
+        store = open_store(config, node)
+        try:
+            state = await store.state()
+        finally:
+            await store.close()
+        if isinstance(assigned, Lead) and not (state.writable and state.reign == assigned.epoch):
+            return f"{node} is not the head of epoch {assigned.epoch} yet"
+        if isinstance(assigned, Follow) and (state.upstream, state.epoch) != (
+            assigned.upstream,
+            assigned.epoch,
+        ):
+            return f"{node} does not follow {assigned.upstream} yet"
+    return ""
+
+
+@dataclass(slots=True)
+class _Bound:
+    reason: str = ""
+
+
+@asynccontextmanager
+async def _bounded(wait_s: float) -> AsyncIterator[_Bound]:
+    bound = _Bound()
+    try:
+        async with asyncio.timeout(wait_s):
+            yield bound
+    except TimeoutError:
+        raise TimedOut(
+            f"the chain has not settled within {wait_s:g} s: {bound.reason}",
+            hint="see nodes/*/daemon.log in its folder, or chainctl status",
+        ) from None
+
+
+class _locked:
+    """Holds a lock file for the block; it ends with the process. Raises Busy."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise Busy(f"another `up` is at work in {self._path.parent}", hint="wait for it") from None
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+
+def _node_entry(name: str, region: str, dsn: str, port: int) -> dict[str, str]:
+    return {
+        "name": name,
+        "region": region,
+        "dsn": dsn,
+        "password_file": "secrets/password",
+        "http": f"127.0.0.1:{port}",
+    }
+
+
+def _write(path: Path, raw: object) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(_HEADER + yaml.safe_dump(raw, sort_keys=False))
+    new.replace(path)
