@@ -1,0 +1,1 @@
+"""The nouns: event, log, topology, decisions; the ports; the stores; the client that applications use."""

@@ -1,0 +1,5 @@
+"""`python -m failover` is `chainctl`."""
+
+from failover.cli import main
+
+main()
