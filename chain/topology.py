@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 from chain.errors import BadInput
@@ -21,7 +22,7 @@ class RunStep:
     """A step of a run as journaled: what it gave, once it is done."""
 
     name: str
-    result: Mapping[str, object] | None = None
+    result: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,13 @@ class Run:
 
     id: UUID
     playbook: str
-    parameters: Mapping[str, object]
+    parameters: Mapping[str, Any]
     by: str
     epoch: Epoch
     """The epoch that the run fences with and asks for, fixed at its start. Its promotion id is its own id."""
     steps: tuple[RunStep, ...] = ()
 
-    def result(self, step: str) -> Mapping[str, object] | None:
+    def result(self, step: str) -> Mapping[str, Any] | None:
         """What a finished step gave; None if it has not finished."""
         return next((done.result for done in self.steps if done.name == step), None)
 

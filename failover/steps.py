@@ -217,7 +217,7 @@ async def restore_head(context: Context) -> Result:
 
 
 async def repoint(context: Context) -> Result:
-    """Waits until every member that can be reached follows in the new epoch; the others will by themselves."""
+    """Waits until all members that can be reached follow in the new epoch; the others will in time."""
     topology = await context.topology()
     followers = [n for n in topology.order if n != topology.head]
     done: dict[str, bool] = {}
@@ -266,7 +266,7 @@ async def settle_ledger(context: Context) -> Result:
     """Waits until everything that the node gave up is in the ledger, and the ledger has come back to it."""
     store = context.store(context.node)
     while await store.dead_branch(limit=1):
-        await asyncio.sleep(0.05)
+        await store.wait((await store.tip()).position, 0.2)
     return {}
 
 

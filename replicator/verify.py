@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import Final
 
 from chain.errors import ChainError
@@ -53,10 +54,7 @@ async def verify_chain(
     """Compares every neighbouring pair of `stores`, given head first."""
     names = list(stores)
     return tuple(
-        [
-            await verify_pair(a, stores[a], b, stores[b], first=first, last=last)
-            for a, b in zip(names, names[1:], strict=False)
-        ]
+        [await verify_pair(a, stores[a], b, stores[b], first=first, last=last) for a, b in pairwise(names)]
     )
 
 

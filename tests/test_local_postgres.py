@@ -224,12 +224,14 @@ async def test_an_account_that_cannot_reach_the_folder_is_an_error(folder: Path)
 
 def test_a_stranger_standing_in_the_folder_is_left_alone(folder: Path) -> None:
     with subprocess.Popen(["sleep", "60"], cwd=folder) as stranger:
-        ours = processes.spawn(["sleep", "60"], cwd=folder, log=folder / "log")
-        assert [proc.pid for proc in processes.find(folder)] == [ours]
-        processes.stop(folder)
-        processes.kill_all(folder)
-        assert stranger.poll() is None
-        stranger.kill()
+        try:
+            ours = processes.spawn(["sleep", "60"], cwd=folder, log=folder / "log")
+            assert [proc.pid for proc in processes.find(folder)] == [ours]
+            processes.stop(folder)
+            processes.kill_all(folder)
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
 
 
 def test_kill_all_leaves_nothing_even_of_a_process_that_keeps_forking(folder: Path) -> None:

@@ -66,9 +66,7 @@ class Identity:
     def own(self, path: Path) -> None:
         """Give a file or a folder with all it holds to this identity. Only root can and needs to."""
         uid, gid = self.uid or 0, self.gid or 0
-        if os.geteuid() != 0:
-            return
-        for each in (path, *path.rglob("*")):
+        for each in (path, *path.rglob("*")) if os.geteuid() == 0 else ():
             if each.lstat().st_uid != uid:
                 os.chown(each, uid, gid, follow_symlinks=False)
 
@@ -132,8 +130,7 @@ def spawn(
         except (OSError, subprocess.SubprocessError) as error:
             raise BadInput(f"{argv[0]} can't be started in {cwd}: {error}") from error
     # While we live we are its parent, and a dead child stays a zombie until somebody waits for it.
-    reaper = threading.Thread(target=process.wait, name=f"reap-{process.pid}", daemon=True)
-    reaper.start()
+    threading.Thread(target=process.wait, name=f"reap-{process.pid}", daemon=True).start()
     return process.pid
 
 
@@ -208,8 +205,7 @@ def free_port() -> int:
     """A port of 127.0.0.1 that was free a moment ago; somebody else may take it first."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
 
 
 def _marked_env(cwd: Path, env: Mapping[str, str] | None) -> dict[str, str]:
@@ -293,15 +289,12 @@ def _is_ours(process: psutil.Process, root: Path) -> bool:
         if process.name() in _POSTGRES:
             return True
         if env := process.environ():
-            return _marked(root, env.get(MARK))
+            # A mark counts for the folders above the one it names and for those below it.
+            mark = env.get(MARK, "")
+            return mark != "" and (_below(root, mark) or root.is_relative_to(mark))
         time.sleep(0.002)  # amid its exec a process shows no environment; it isn't a stranger yet
     return False
 
 
 def _below(root: Path, folder: str) -> bool:
     return folder != "" and Path(folder).is_relative_to(root)
-
-
-def _marked(root: Path, mark: str | None) -> bool:
-    """A mark counts for the folders above the one it names and for those below it."""
-    return mark is not None and (_below(root, mark) or root.is_relative_to(mark))
