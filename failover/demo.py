@@ -88,6 +88,7 @@ class Importer:
     answered_at: list[float] = field(default_factory=list)
     _next: int = 0
     _began: float = 0.0
+    _answered: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         self._began = time.monotonic()
@@ -104,11 +105,14 @@ class Importer:
             answer = await self.client.add(line.stream, Expect.ANY, [line.event])
             self.answers[line.event.id] = answer
             self.answered_at.append(time.monotonic())
+            self._answered.set()
+            self._answered = asyncio.Event()
 
     async def wait_for(self, part: float) -> None:
         """Waits until this part of the lines is answered."""
-        while len(self.answers) < int(len(self.lines) * part):
-            await asyncio.sleep(0.01)
+        goal = int(len(self.lines) * part)
+        while len(self.answers) < goal:
+            await self._answered.wait()
 
     def pause_ms(self, start: float, end: float) -> float:
         """The longest time between two answers, in a window."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-import asyncpg
-
 from chain.errors import ChainError
 from chain.event import Position
-from chain.postgres.sessions import Connection, Sessions
+from chain.postgres.sessions import DRIVER_ERRORS, Connection, Sessions
 
 _CHANNEL: Final = "chain_log"
 
@@ -47,7 +45,7 @@ class Hints:
             try:
                 connection = await self._sessions.connect()
                 await connection.add_listener(_CHANNEL, self._on_notify)
-            except (ChainError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            except (ChainError, *DRIVER_ERRORS):
                 await asyncio.sleep(3600)  # ended by the caller's timeout; it looks again by itself
                 return True
             self._connection = connection

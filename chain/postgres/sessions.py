@@ -47,6 +47,7 @@ _UNREACHABLE: Final = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what the driver raises if a socket dies between two of its messages
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -59,6 +60,8 @@ _UNREACHABLE: Final = (
     asyncpg.OutOfMemoryError,
     asyncpg.PostgresIOError,
 )
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""Everything that the driver raises; TimeoutError is an OSError."""
 
 
 class Sessions:
@@ -100,7 +103,7 @@ class Sessions:
                         raise
                     finally:
                         self._give_back(connection)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except DRIVER_ERRORS as error:
             raise translate(error, self.name, outcome_unknown=sent) from error
 
     async def connect(self) -> Connection:
@@ -108,7 +111,7 @@ class Sessions:
         try:
             async with asyncio.timeout(self.timeout_s):
                 return await self._connect()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except DRIVER_ERRORS as error:
             raise translate(error, self.name) from error
 
     async def close(self) -> None:

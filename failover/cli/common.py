@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,7 +20,7 @@ from chain.errors import BadInput, Refused
 T = TypeVar("T")
 
 
-class Output(str, Enum):
+class Output(StrEnum):
     """How data is printed on stdout."""
 
     TABLE = "table"

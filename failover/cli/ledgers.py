@@ -126,7 +126,8 @@ def discard(
         async with _desk(config) as (_, head, entries):
             found = find(entries, entry)
             talk(
-                f"{found.event.type} on {found.event.stream}, position {found.event.position:,} of {found.node}"
+                f"{found.event.type} on {found.event.stream}, position {found.event.position:,}"
+                f" of {found.node}"
             )
             if dry_run:
                 return
