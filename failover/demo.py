@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ from replicator.verify import Verdict, verify_chain
 WRITERS: Final = 64
 SECONDS: Final = 24.0
 """How long the import takes if nothing disturbs it: long enough to watch, and to fail back under load."""
+STALL_S: Final = 0.15
+"""A wide-area link is never so quick as a loopback: so that there is something to lose, it stalls first."""
 _BY: Final = "the demo"
 
 Tell = Callable[[str], None]
@@ -182,10 +185,15 @@ class _Story:
 
     async def _lose_the_region(self) -> dict[str, Any]:
         await self.importer.wait_for(1 / 3)
+        self.tell(f"The link between the regions stalls for {STALL_S * 1000:.0f} ms.")
+        self.timeline.mark("link stalls", "SIGSTOP: the daemon of west-1")
+        self.chain.signal_daemon("west-1", signal.SIGSTOP)
+        await asyncio.sleep(STALL_S)
         killed = time.monotonic()
         self.timeline.mark("region east killed", "SIGKILL: servers and daemons of east-1 and east-2")
         self.tell("Killing region east: head and tail, servers and daemons, with SIGKILL.")
         await self.chain.kill("east-1", "east-2")
+        self.chain.signal_daemon("west-1", signal.SIGCONT)
         await self._wait_lost()
         detected = time.monotonic()
         self.timeline.mark("detected", "east-1 does not answer", at=detected)
