@@ -34,6 +34,7 @@ from replicator.verify import Verdict, verify_chain
 WRITERS: Final = 64
 SECONDS: Final = 24.0
 """How long the import takes if nothing disturbs it: long enough to watch, and to fail back under load."""
+LINGER_S: Final = 5.0
 STALL_S: Final = 0.15
 """A wide-area link is never so quick as a loopback: so that there is something to lose, it stalls first."""
 _BY: Final = "the demo"
@@ -90,11 +91,12 @@ class Importer:
     answers: dict[UUID, Appended] = field(default_factory=dict)
     answered_at: list[float] = field(default_factory=list)
     _next: int = 0
-    _began: float = 0.0
+    held_open: bool = True
+    """Something is to happen under load before the last line."""
+    _due: float = 0.0
     _answered: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        self._began = time.monotonic()
         async with asyncio.TaskGroup() as writers:
             for _ in range(WRITERS):
                 writers.create_task(self._write())
@@ -102,14 +104,21 @@ class Importer:
     async def _write(self) -> None:
         while self._next < len(self.lines):
             line = self.lines[self._next]
-            due = self._began + self._next / self.per_second
             self._next += 1
-            await asyncio.sleep(due - time.monotonic())
+            await asyncio.sleep(self._take_turn() - time.monotonic())
             answer = await self.client.add(line.stream, Expect.ANY, [line.event])
             self.answers[line.event.id] = answer
             self.answered_at.append(time.monotonic())
             self._answered.set()
             self._answered = asyncio.Event()
+
+    def _take_turn(self) -> float:
+        """When the next line is due. Held open, the import slows down as it nears its end, never idle."""
+        rate = self.per_second
+        if self.held_open:
+            rate = min(rate, max(20.0, (len(self.lines) - self._next) / LINGER_S))
+        self._due = max(self._due, time.monotonic() - 0.1) + 1 / rate
+        return self._due
 
     async def wait_for(self, part: float) -> None:
         """Waits until this part of the lines is answered."""
@@ -231,6 +240,7 @@ class _Story:
         home = await self._execute("rotate", {"node": rejoined.topology.tail})
         end = time.monotonic()
         await self._first_write_in(home.topology.epoch)
+        self.importer.held_open = False
         pause = self.importer.pause_ms(start - 0.5, max(end, time.monotonic()))
         self.timeline.mark("failed back", f"{' ─▶ '.join(home.topology.order)}; writes paused {pause:.0f} ms")
         self.tell(f"Home again: {' ─▶ '.join(home.topology.order)}; writes paused for {pause:.0f} ms.")
@@ -241,11 +251,14 @@ class _Story:
         topology = await self.fleet.registry.topology()
         head = self.fleet.store(topology.head)
         entries = await ledger_desk.entries(head)
-        requeued = 0
-        for entry in entries:
-            if entry.state is EntryState.OPEN and not entry.is_system:
-                _, done = await ledger_desk.requeue(self.client, head, entry, by=_BY, at_end=True)
-                requeued += not done.repeated
+        answers = await asyncio.gather(
+            *(
+                ledger_desk.requeue(self.client, head, entry, by=_BY, at_end=True)
+                for entry in entries
+                if entry.state is EntryState.OPEN and not entry.is_system
+            )
+        )
+        requeued = sum(not answer.repeated for _, answer in answers)
         self.tell(f"The ledger held {len(entries)} events of the dead branch; {requeued} had to be requeued.")
         return len(entries), requeued
 

@@ -185,10 +185,7 @@ class LocalChain:
         """On the port that it always had, or on a free one the first time."""
         await server.init()
         for _ in range(5):
-            try:
-                port = server.port
-            except BadInput:
-                port = processes.free_port()
+            port = self._known_port(server) or processes.free_port()
             try:
                 await server.start(port, settings=settings)
             except PortTaken:
@@ -199,6 +196,20 @@ class LocalChain:
                 await server.create_database("registry" if server.folder.name == "registry" else "chain")
                 return
         raise Unavailable("no free port was found for a server", hint="try again")
+
+    def _known_port(self, server: LocalPostgres) -> int | None:
+        """The port in chain.yaml; before that is written, the one that the server had last."""
+        if self.config_path.exists():
+            config = self.config()
+            if server.folder.name == "registry":
+                return config.registry.dsn.port
+            known = {n.name: n.dsn.port for n in config.nodes}
+            if server.folder.name in known:
+                return known[server.folder.name]
+        try:
+            return server.port
+        except BadInput:
+            return None
 
     def _start_daemon(self, node: str) -> None:
         if self._daemons(node):

@@ -1,5 +1,5 @@
--- Closes the applying of a batch of `p_count` events and moves the tip. Positions are unique and all below the
--- old tip are taken, so the count and the last position together prove that there is no hole.
+-- Closes the applying of a batch and moves the tip. `p_count` is what COPY says it copied. Positions are unique
+-- and all below the old tip are taken, so the count and the last position together prove that there is no hole.
 create or replace function chain.apply_end(p_count bigint)
 returns table (tip_position bigint, tip_epoch bigint)
 language plpgsql
@@ -10,6 +10,10 @@ declare
     v_last record;
 begin
     select * into n from chain.node;
+    if p_count = 0 then
+        return query select n.tip_position, n.tip_epoch;
+        return;
+    end if;
     select e.position, e.epoch into v_last from chain.event e order by e.position desc limit 1;
 
     if v_last.position is distinct from n.tip_position + p_count then
@@ -28,10 +32,6 @@ begin
             format('position %s is of epoch %s, behind a tip of epoch %s',
                    v_last.position, v_last.epoch, n.tip_epoch));
     end if;
-    if current_setting('synchronous_commit') = 'off' then
-        perform set_config('synchronous_commit', 'on', true);
-    end if;
-
     update chain.node set tip_position = v_last.position, tip_epoch = v_last.epoch;
     perform pg_notify('chain_log', v_last.position::text);
     return query select v_last.position, v_last.epoch;

@@ -6,6 +6,7 @@ as $$
 declare
     n chain.node;
 begin
+    perform chain.durable();
     select * into n from chain.node for no key update;
 
     if p_epoch < n.epoch or (n.role = 'head' and p_epoch = n.reign) then

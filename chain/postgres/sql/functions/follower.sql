@@ -9,13 +9,15 @@ declare
 begin
     select * into n from chain.node for no key update;
 
-    if n.epoch <> p_epoch or n.upstream is distinct from p_upstream or n.tip_position <> p_tip then
+    if n.epoch is distinct from p_epoch or n.tip_position is distinct from p_tip
+       or n.upstream is null or n.upstream is distinct from p_upstream then
         perform chain.fail('GC007',
             format('node %s is %s of %s in epoch %s at %s; the link is from %s in epoch %s at %s',
                    n.node, n.role, coalesce(n.upstream, 'nobody'), n.epoch, n.tip_position,
                    p_upstream, p_epoch, p_tip),
             jsonb_build_object('epoch', n.epoch, 'upstream', n.upstream, 'tip', n.tip_position));
     end if;
+    perform chain.durable();
     return n;
 end
 $$;

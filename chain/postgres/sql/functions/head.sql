@@ -22,9 +22,7 @@ begin
             format('the server of node %s restarted since it became head in epoch %s', n.node, n.reign),
             p_hint => 'its daemon asks for a new epoch by itself; if it is down, start it');
     end if;
-    if current_setting('synchronous_commit') = 'off' then
-        perform set_config('synchronous_commit', 'on', true);
-    end if;
+    perform chain.durable();
     return n;
 end
 $$;

@@ -9,6 +9,7 @@ declare
     n     chain.node;
     v_now timestamptz;
 begin
+    perform chain.durable();
     select * into n from chain.node for no key update;
 
     if n.reign = p_epoch and n.promotion = p_promotion and n.role = 'head' and n.epoch = p_epoch then

@@ -1,0 +1,36 @@
+"""Real servers for the tests: started here, on loopback, on free ports, and gone afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from failover.local import processes
+from failover.local.chain import LocalChain
+from failover.local.postgres import LocalPostgres
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalPostgres]:
+    """One server for all tests that need only databases. Nothing here tests the loss of power: no fsync."""
+    server = LocalPostgres(tmp_path_factory.mktemp("postgres"))
+    await server.init()
+    await server.start(processes.free_port(), settings={"fsync": "off"})
+    try:
+        yield server
+    finally:
+        await server.stop("immediate")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def chain(tmp_path: Path) -> AsyncIterator[LocalChain]:
+    """A chain of one's own: east-1 ─▶ west-1 ─▶ east-2, settled."""
+    local = LocalChain(tmp_path / "chain")
+    try:
+        await local.up()
+        yield local
+    finally:
+        await local.wipe()

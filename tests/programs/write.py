@@ -1,0 +1,28 @@
+"""Appends from a process of its own: write.py CHAIN_YAML NAME WRITERS EVENTS."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from chain.client import Client
+from chain.config import load_config
+from chain.connect import open_store
+from chain.event import Expect, NewEvent
+
+
+async def main(path: str, name: str, writers: int, events: int) -> None:
+    config = load_config(Path(path), {})
+    client = Client([n.name for n in config.nodes], lambda n: open_store(config, n))
+
+    async def write(writer: int) -> None:
+        for number in range(events):
+            data = f"{name}/{writer}/{number}".encode()
+            await client.add(f"shared-{writer % 3}", Expect.ANY, [NewEvent("Tested", data)])
+
+    await asyncio.gather(*(write(n) for n in range(writers)))
+    await client.close()
+
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
