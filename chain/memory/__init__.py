@@ -1,1 +1,5 @@
-"""The event store in memory."""
+"""The event store in memory, for simulations and tests."""
+
+from chain.memory.store import MemoryStore
+
+__all__ = ["MemoryStore"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from chain.errors import ChainError, WrongRevision
+from chain.errors import BadInput, ChainError, Corrupt, WrongRevision
 from chain.event import Appended, Epoch, Expect, Expected, NewEvent, Position, Revision
 from chain.postgres.sessions import Sessions
 
@@ -50,20 +50,32 @@ class Appender:
         """Waits for what was begun; bounded by the sessions' timeout."""
         if self._sending is not None:
             await asyncio.wait({self._sending})
+        await self._sessions.close()
 
     async def _send_all(self) -> None:
         try:
             while group := self._next_group():
                 try:
-                    await self._send(group)
-                except ChainError as error:
-                    _fail(group, error)
+                    await self._send_or_part(group)
                 except BaseException as error:
                     _fail((*group, *self._waiting), error)
                     self._waiting.clear()
                     raise
         finally:
             self._sending = None
+
+    async def _send_or_part(self, group: Sequence[_Request]) -> None:
+        """Sends a group; if one of them can't be stored at all, each alone, so that only that one fails."""
+        try:
+            await self._send(group)
+        except (BadInput, Corrupt) as error:
+            if len(group) == 1:
+                _fail(group, error)
+            else:
+                for request in group:
+                    await self._send_or_part([request])
+        except ChainError as error:
+            _fail(group, error)
 
     def _next_group(self) -> list[_Request]:
         """As many requests, in order, as fit into one statement; an event id at most once."""

@@ -44,15 +44,22 @@ class Hints:
                 return False
             try:
                 connection = await self._sessions.connect()
-                await connection.add_listener(_CHANNEL, self._on_notify)
-            except (ChainError, *DRIVER_ERRORS):
+            except ChainError:
                 await asyncio.sleep(3600)  # ended by the caller's timeout; it looks again by itself
                 return True
+            try:
+                await connection.add_listener(_CHANNEL, self._on_notify)
+            except BaseException as error:
+                connection.terminate()
+                if isinstance(error, DRIVER_ERRORS):
+                    return True
+                raise
             self._connection = connection
             self._tip = 0
             return True
 
     def _on_notify(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        self._tip = int(str(payload))
+        # Anybody may notify anything on a channel: what makes no sense wakes nobody for longer than a look.
+        self._tip = int(str(payload)) if str(payload).isdecimal() else 0
         self._heard.set()
         self._heard = asyncio.Event()

@@ -100,11 +100,11 @@ async def _run(connection: Connection, name: str, text: str) -> None:
 
 def _scripts(folder: str) -> dict[str, str]:
     entries = sorted(files("chain.postgres").joinpath("sql", folder).iterdir(), key=lambda f: f.name)
-    return {f"{folder}/{f.name}": f.read_text() for f in entries if f.name.endswith(".sql")}
+    return {f"{folder}/{f.name}": f.read_text("utf-8") for f in entries if f.name.endswith(".sql")}
 
 
 def _read(name: str) -> str:
-    return files("chain.postgres").joinpath("sql", name).read_text()
+    return files("chain.postgres").joinpath("sql", name).read_text("utf-8")
 
 
 def _checksum(text: str) -> str:

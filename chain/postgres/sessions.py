@@ -17,6 +17,7 @@ import asyncpg
 from chain.errors import (
     BadConfig,
     BadEvent,
+    BadInput,
     ChainError,
     Corrupt,
     Fenced,
@@ -59,6 +60,11 @@ _UNREACHABLE: Final = (
     asyncpg.DiskFullError,
     asyncpg.OutOfMemoryError,
     asyncpg.PostgresIOError,
+)
+_UNPREPARED: Final = (
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.UndefinedTableError,
 )
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """Everything that the driver raises; TimeoutError is an OSError."""
@@ -139,6 +145,11 @@ class Sessions:
                 "lock_timeout": str(int(self.timeout_s * 1000)),
                 "timezone": "UTC",
                 "jit": "off",
+                # Every query of ours goes by an index. Plans are kept: one that was made when the log was
+                # short must not scan a long log.
+                "enable_seqscan": "off",
+                # What a function finds after it got the node's lock is what the last holder left behind.
+                "default_transaction_isolation": "read committed",
             },
         )
 
@@ -164,8 +175,10 @@ def translate(error: Exception, peer: str, *, outcome_unknown: bool = False) -> 
             return BadConfig(f"{peer} does not let us in: {error}", hint="check dsn and password_file")
         if isinstance(error, asyncpg.InvalidCatalogNameError):
             return BadConfig(f"{peer}: {error}", hint="create the database, or check the dsn")
-        if isinstance(error, asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError):
+        if isinstance(error, _UNPREPARED):
             return Refused(f"{peer} is not prepared: {error}", hint="start its daemon: chainctl serve node")
+        if type(error) is asyncpg.DataError:  # the driver's own; the server's are of its subclasses
+            return BadInput(f"{peer} was not asked: {error}")
         if isinstance(error, asyncpg.IntegrityConstraintViolationError | asyncpg.DataError):
             return Corrupt(f"{peer} refused the data: {error}")
     if isinstance(error, _UNREACHABLE):
@@ -194,4 +207,4 @@ def _translate_ours(error: asyncpg.PostgresError) -> ChainError | None:
         return WrongRevision(message, current=int(detail["current"]), hint=hint)
     if state == "GC002":
         return NotHead(message, head=detail.get("head"), hint=hint)
-    return _OURS[state](message, hint=hint)
+    return _OURS.get(state, ChainError)(message, hint=hint)

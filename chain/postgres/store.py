@@ -39,14 +39,34 @@ PAGE_BYTES: Final = 16 * 1024 * 1024
 IDLE_S: Final = 1.0
 
 _EVENT: Final = ", ".join(COLUMNS)
-_LOG: Final = f"select {_EVENT} from chain.event where position > $1 order by position limit $2"
-_GET: Final = (
-    f"select {_EVENT} from chain.event where stream = $3 and revision >= $1 order by revision limit $2"
+
+
+def _page_query(table: str, where: str, order: str, more: str = "") -> str:
+    """Rows in order, at most $1 and no more behind the one that reaches PAGE_BYTES."""
+    return (
+        f"select {_EVENT}{more} from ("
+        f"select *, sum(octet_length(data) + octet_length(metadata))"
+        f" over (order by {order} rows between unbounded preceding and 1 preceding) as bytes_before"
+        f" from {table} where {where} order by {order} limit $1"
+        f") as page where coalesce(bytes_before, 0) < {PAGE_BYTES} order by {order}"
+    )
+
+
+_LOG: Final = _page_query("chain.event", "position > $2", "position")
+_GET: Final = _page_query("chain.event", "stream = $2 and revision >= $3", "revision")
+_DEAD: Final = _page_query(
+    "chain.dead", "(epoch, position) > ($2, $3)", "epoch, position", more=", node, fork"
 )
-_DEAD: Final = (
-    f"select {_EVENT}, node, fork from chain.dead where (epoch, position) > ($1, $2)"
-    " order by epoch, position limit $3"
-)
+# A COPY stream's header and trailer, and a row of it without its stream, type, data and metadata.
+_COPY_BYTES: Final = 19 + 2
+_COPY_ROW_BYTES: Final = 2 + 9 * 4 + 4 * 8 + 16
+_FITTING: Final = """
+    select count(*)
+      from (select sum(octet_length(stream) + octet_length(type) + octet_length(data) + octet_length(metadata)
+                       + $4) over (order by position rows unbounded preceding) as bytes
+              from chain.event where position > $1 order by position limit $2) as batch
+     where bytes <= $3
+"""
 
 
 class PostgresStore:
@@ -81,7 +101,7 @@ class PostgresStore:
     # The log, for applications.
 
     async def get(self, stream: str, revision: Revision = Revision(0), limit: int = PAGE_EVENTS) -> Page:
-        events, more = await self._page(_GET, revision, limit, stream)
+        events, more = await self._page(_GET, limit, stream, revision)
         return Page(events, events[-1].revision + 1 if events else revision, at_tip=not more)
 
     async def add(self, stream: str, expected: Expected, events: Sequence[NewEvent]) -> Appended:
@@ -93,7 +113,7 @@ class PostgresStore:
         return await self._appender.add(stream, expected, events)
 
     async def log(self, after: Position = Position(0), limit: int = PAGE_EVENTS) -> Page:
-        events, more = await self._page(_LOG, after, limit)
+        events, more = await self._page(_LOG, limit, after)
         return Page(events, events[-1].position if events else after, at_tip=not more)
 
     async def follow(self, after: Position = Position(0)) -> AsyncIterator[Page]:
@@ -132,7 +152,15 @@ class PostgresStore:
             try:
                 return await self._read(after, limit, max_bytes)
             except _TooManyBytes:
-                limit = max(1, limit // 4)
+                limit = await self._fitting(after, limit, max_bytes)
+
+    async def _fitting(self, after: Position, limit: int, max_bytes: int) -> int:
+        """How many events behind `after` fit into `max_bytes`; 1 if none does."""
+        async with self._sessions.use() as connection:
+            count = await connection.fetchval(
+                _FITTING, after, limit, max_bytes - _COPY_BYTES, _COPY_ROW_BYTES
+            )
+        return max(1, int(count))
 
     async def _read(self, after: Position, limit: int, max_bytes: int) -> Batch:
         chunks: list[bytes] = []
@@ -177,15 +205,9 @@ class PostgresStore:
         return int(count)
 
     async def dead_branch(self, after: Tip = EMPTY, limit: int = 100) -> tuple[DeadEvent, ...]:
-        async with self._sessions.use() as connection, connection.transaction(readonly=True):
-            dead: list[DeadEvent] = []
-            size = 0
-            async for row in connection.cursor(_DEAD, after.epoch, after.position, limit, prefetch=10):
-                dead.append(DeadEvent(_event(row), row["node"], Position(row["fork"])))
-                size += len(row["data"]) + len(row["metadata"])
-                if size >= PAGE_BYTES:
-                    break
-        return tuple(dead)
+        async with self._sessions.use() as connection:
+            rows = await connection.fetch(_DEAD, limit, after.epoch, after.position)
+        return tuple(DeadEvent(_event(row), row["node"], Position(row["fork"])) for row in rows)
 
     async def holds(self, ids: Sequence[UUID]) -> frozenset[UUID]:
         async with self._sessions.use() as connection:
@@ -276,21 +298,16 @@ class PostgresStore:
         finally:
             connection.terminate()
 
-    async def _page(self, query: str, start: int, limit: int, *more: Any) -> tuple[tuple[Event, ...], bool]:
-        """At most `limit` events and PAGE_BYTES from `start` on, and whether there may be more."""
-        events: list[Event] = []
-        size = 0
-        async with self._sessions.use() as connection, connection.transaction(readonly=True):
-            async for row in connection.cursor(query, start, limit, *more, prefetch=min(limit, 250)):
-                events.append(_event(row))
-                size += len(row["data"]) + len(row["metadata"])
-                if size >= PAGE_BYTES:
-                    return tuple(events), True
-        return tuple(events), len(events) == limit
+    async def _page(self, query: str, limit: int, *start: object) -> tuple[tuple[Event, ...], bool]:
+        """At most `limit` events and PAGE_BYTES, and whether there may be more."""
+        async with self._sessions.use() as connection:
+            rows = await connection.fetch(query, limit, *start)
+        size = sum(len(row["data"]) + len(row["metadata"]) for row in rows)
+        return tuple(map(_event, rows)), len(rows) == limit or size >= PAGE_BYTES
 
 
 class _TooManyBytes(Exception):
-    """A batch went past its bound; it is read again with fewer events."""
+    """A batch went past its bound; it is read again with as many events as fit."""
 
 
 async def _each(chunks: Sequence[bytes]) -> AsyncIterator[bytes]:

@@ -19,6 +19,7 @@ create or replace function chain.append_group(
 )
 returns table (request int, outcome text, first_position bigint, last_revision bigint, in_epoch bigint)
 language plpgsql
+set enable_seqscan = off  -- plans are kept: one that was made when the log was short must not scan a long log
 as $$
 #variable_conflict use_column
 declare
@@ -46,15 +47,16 @@ begin
 
     -- A retry: which requests bring ids that the log holds, and are they this very append?
     select jsonb_object_agg(r.request, jsonb_build_object(
-               'count', r.count, 'stream', r.stream, 'streams', r.streams, 'in_row', r.in_row,
+               'count', r.count, 'stream', r.stream, 'in_row', r.in_row,
                'position', r.position, 'revision', r.revision, 'epoch', r.epoch))
       into v_known
       from (select i.request, count(*) as count, min(e.stream) as stream,
-                   count(distinct e.stream) as streams,
-                   count(distinct e.revision - i.ord) = 1 as in_row,
+                   min(e.stream) = max(e.stream)
+                       and min(e.revision - i.ord) = max(e.revision - i.ord)
+                       and min(e.position - i.ord) = max(e.position - i.ord) as in_row,
                    min(e.position) as position, min(e.revision) as revision, min(e.epoch) as epoch
-              from unnest(p_id, p_request) with ordinality as i (id, request, ord)
-              join chain.event e on e.id = i.id
+              from unnest(p_id, p_request) with ordinality as i (id, request, ord),
+                   lateral (select * from chain.event where id = i.id limit 1) e
              group by i.request) r;
 
     for i in 1 .. cardinality(p_stream) loop
@@ -71,7 +73,6 @@ begin
             end if;
             v_revision[i] := v_last[s];
         elsif (k ->> 'count')::int = p_count[i]
-          and (k ->> 'streams')::int = 1
           and (k ->> 'in_row')::boolean
           and k ->> 'stream' = p_streams[s]
           and (p_expected[i] = -2 or p_expected[i] = (k ->> 'revision')::bigint - 1)
@@ -88,13 +89,11 @@ begin
 
     if v_tip > n.tip_position then
         insert into chain.event (position, epoch, stream, revision, id, type, data, metadata, recorded_at)
-        select r.shift + e.ord, n.epoch, p_streams[p_stream[e.request]], r.start + e.ord,
+        select v_shift[e.request] + e.ord, n.epoch, p_streams[p_stream[e.request]], v_start[e.request] + e.ord,
                e.id, e.type, e.data, e.metadata, v_now
           from unnest(p_request, p_id, p_type, p_data, p_metadata)
                with ordinality as e (request, id, type, data, metadata, ord)
-          join unnest(v_shift, v_start) with ordinality as r (shift, start, request)
-            on r.request = e.request and r.shift is not null
-         order by e.ord;
+         where v_shift[e.request] is not null;
 
         update chain.node set tip_position = v_tip, tip_epoch = n.epoch, clock = v_now;
         perform pg_notify('chain_log', v_tip::text);

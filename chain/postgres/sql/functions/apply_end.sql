@@ -10,13 +10,9 @@ declare
     v_last record;
 begin
     select * into n from chain.node;
-    if p_count = 0 then
-        return query select n.tip_position, n.tip_epoch;
-        return;
-    end if;
     select e.position, e.epoch into v_last from chain.event e order by e.position desc limit 1;
 
-    if v_last.position is distinct from n.tip_position + p_count then
+    if coalesce(v_last.position, 0) is distinct from n.tip_position + p_count then
         perform chain.fail('GC008',
             format('a batch of %s events behind position %s ends at position %s',
                    p_count, n.tip_position, v_last.position),
@@ -32,8 +28,10 @@ begin
             format('position %s is of epoch %s, behind a tip of epoch %s',
                    v_last.position, v_last.epoch, n.tip_epoch));
     end if;
-    update chain.node set tip_position = v_last.position, tip_epoch = v_last.epoch;
-    perform pg_notify('chain_log', v_last.position::text);
-    return query select v_last.position, v_last.epoch;
+    if p_count > 0 then
+        update chain.node set tip_position = v_last.position, tip_epoch = v_last.epoch;
+        perform pg_notify('chain_log', v_last.position::text);
+    end if;
+    return query select n.tip_position + p_count, coalesce(v_last.epoch, 0);
 end
 $$;
