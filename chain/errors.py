@@ -17,6 +17,7 @@
     ├── Diverged              two logs differ below the place where they should be equal
     ├── Corrupt               a log breaks its own rules: a hole, a wrong count
     ├── Unavailable           a peer can't be reached, or did not answer in time
+    │   ├── NotPrepared       a store has no schema yet: its daemon makes it
     │   └── OutcomeUnknown    the connection broke while a write was under way; retry with the same ids
     ├── TimedOut              a bounded wait ended; what was awaited did not happen
     └── Different             a verification found differences
@@ -126,6 +127,10 @@ class Unavailable(ChainError):
     """A peer can't be reached, or did not answer in time. Nothing is known to have changed."""
 
     retriable = True
+
+
+class NotPrepared(Unavailable):
+    """The store has no schema yet. Its daemon makes it when it starts."""
 
 
 class OutcomeUnknown(Unavailable):

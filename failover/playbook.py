@@ -35,6 +35,8 @@ class Playbook(BaseModel):
     name: str
     title: str
     """What it does, in a sentence for the operator."""
+    urgent: bool = False
+    """May be begun while a run of another playbook is unfinished, and ends that one, if nobody is at it."""
     steps: tuple[Step, ...] = Field(min_length=1)
 
 
@@ -53,12 +55,14 @@ def playbook_names() -> tuple[str, ...]:
 def parse_playbook(text: str, where: str) -> Playbook:
     """Raises BadFile, naming file and field."""
     try:
-        return Playbook.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date with a 13th month
         raise BadFile(f"{where} is not YAML: {error}") from error
+    try:
+        return Playbook.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
+        field = ".".join(map(str, first["loc"])) or "the whole"
         raise BadFile(f"{where}: {field}: {first['msg']}") from error
 
 

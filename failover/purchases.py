@@ -6,10 +6,13 @@ killed can be run again: what is stored already is not stored twice.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import hashlib
+import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -23,6 +26,9 @@ from chain.event import NewEvent, check_append
 
 _NAMESPACE: Final = UUID("0c5f1a3e-7a0f-5c53-8f55-0f6d3d1f7b21")
 _NAMES: Final = "customer-{customer_id}"
+_CSV_KEYS: Final = frozenset({"stream", "type"})
+_JSON_KEYS: Final = _CSV_KEYS | {"data", "metadata", "id"}
+_MAX_DIGITS: Final = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,42 +100,85 @@ def _line(
         raise row
     where = f"{path}:{number}"
     try:
-        name = str(row["stream"]) if "stream" in row else stream.format(**row)
-        given = row.get("id")
+        name = _text(row, "stream") if "stream" in row else _filled(stream, row)
+        kind = _text(row, "type") if "type" in row else type_
+        # In a CSV file every other column is data, whatever its name.
+        keys = _CSV_KEYS if path.suffix.lower() == ".csv" else _JSON_KEYS
+        own = {k: v for k, v in row.items() if k in keys}
+        data = own.get("data", {k: v for k, v in row.items() if k not in keys})
+        given, meta = own.get("id"), own.get("metadata")
         ident = UUID(str(given)) if given else uuid5(_NAMESPACE, f"{origin}/{number}")
-        data = row["data"] if "data" in row else {k: v for k, v in row.items() if k not in ("stream", "type")}
-        metadata = json.dumps(row["metadata"]).encode() if row.get("metadata") is not None else b""
-        event = NewEvent(str(row.get("type", type_)), json.dumps(data).encode(), metadata, ident)
+        event = NewEvent(kind, _json(data), b"" if meta is None else _json(meta), ident)
         check_append(name, [event])
-    except (KeyError, IndexError) as error:
+    except KeyError as error:
         raise BadFile(f"{where}: there is no {error}, which names the stream") from error
-    except (ValueError, BadEvent) as error:
+    except (ValueError, RecursionError, BadEvent) as error:
         raise BadFile(f"{where}: {error}") from error
     return Line(number, name, event)
 
 
+def _filled(template: str, row: Mapping[str, object]) -> str:
+    """The template with each {column} replaced. Not `str.format`, which would also reach into objects."""
+    return re.sub(r"\{([^{}]*)\}", lambda found: str(row[found[1]]), template)
+
+
+def _text(row: Mapping[str, object], key: str) -> str:
+    value = row[key]
+    if not isinstance(value, str):
+        raise ValueError(f"{key} is no text")
+    return value
+
+
+def _json(value: object) -> bytes:
+    """Raises ValueError for a number too large for a float, which JSON could not hold either."""
+    return json.dumps(value, allow_nan=False).encode()
+
+
 def _json_rows(raw: bytes, path: Path) -> Iterator[tuple[int, Mapping[str, object] | BadFile]]:
-    for number, text in enumerate(raw.splitlines(), 1):
+    for number, text in enumerate(raw.removeprefix(codecs.BOM_UTF8).splitlines(), 1):
         if not text.strip():
             continue
         try:
-            row = json.loads(text)
-        except ValueError as error:
+            row = json.loads(text.decode())
+        except (ValueError, RecursionError) as error:
             yield number, BadFile(f"{path}:{number}: not JSON: {error}")
             continue
         yield number, row if isinstance(row, dict) else BadFile(f"{path}:{number}: not a JSON object")
 
 
 def _csv_rows(raw: bytes, path: Path) -> Iterator[tuple[int, Mapping[str, object] | BadFile]]:
-    try:
-        reader = csv.DictReader(raw.decode("utf-8-sig").splitlines())
-        for row in reader:
-            if None in row or None in row.values():
-                yield reader.line_num, BadFile(f"{path}:{reader.line_num}: not as many columns as the header")
-            else:
-                yield reader.line_num, dict(row)
-    except (UnicodeDecodeError, csv.Error) as error:
-        yield 0, BadFile(f"{path}: {error}")
+    # Bytes that are not UTF-8 are carried along as surrogates, so that they spoil only their own line.
+    text = raw.decode("utf-8-sig", errors="surrogateescape")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] = []
+    while True:
+        fault = ""
+        try:
+            row = next(reader)
+            ",".join(row).encode()
+        except StopIteration:
+            return
+        except UnicodeEncodeError:
+            fault = "not UTF-8"
+        except csv.Error as error:
+            fault = str(error)
+        else:
+            if not row:
+                continue
+            if header and len(row) != len(header):
+                fault = f"{len(row)} columns, where the header has {len(header)}"
+            elif not header and len(set(row)) < len(row):
+                fault = "the header names a column twice"
+        where = f"{path}:{reader.line_num}"
+        if not header:
+            if fault:
+                raise BadFile(f"{where}: {fault}")
+            header = row
+        else:
+            yield (
+                reader.line_num,
+                BadFile(f"{where}: {fault}") if fault else dict(zip(header, row, strict=True)),
+            )
 
 
 def _event(origin: str, number: int, type_: str, data: Mapping[str, object]) -> NewEvent:
@@ -139,6 +188,9 @@ def _event(origin: str, number: int, type_: str, data: Mapping[str, object]) -> 
 def cents(dollars: object) -> int:
     """An amount in cents, exactly; 0 for what is no amount."""
     try:
-        return int((Decimal(str(dollars)) * 100).to_integral_value())
+        amount = Decimal(str(dollars))
     except (InvalidOperation, ValueError):
         return 0
+    if not amount.is_finite() or amount.adjusted() > _MAX_DIGITS:
+        return 0
+    return int((amount * 100).to_integral_value())

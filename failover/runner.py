@@ -49,9 +49,12 @@ Watcher = Callable[[StepReport], None]
 async def plan(fleet: Fleet, playbook: Playbook, parameters: Mapping[str, Any]) -> dict[str, Result]:
     """What a run would find now: does the steps that only look. Changes nothing. Raises what they raise."""
     topology = await fleet.registry.topology()
-    if topology.run is not None and not _same(topology.run, playbook, parameters):
-        raise busy(topology.run)
-    run = topology.run or Run(uuid4(), playbook.name, parameters, "", Epoch(topology.epoch + 1))
+    unfinished = topology.run
+    if unfinished is not None and not _same(unfinished, playbook, parameters):
+        if not playbook.urgent:
+            raise busy(unfinished)
+        unfinished = None
+    run = unfinished or Run(uuid4(), playbook.name, parameters, "", Epoch(topology.epoch + 1))
     found: dict[str, Result] = {}
     for step in playbook.steps:
         if step.step in CHECKS:
@@ -81,7 +84,11 @@ async def execute(
         topology = await fleet.registry.topology()
         resumed = topology.run is not None
         if topology.run is not None and not _same(topology.run, playbook, parameters):
-            raise busy(topology.run)
+            if not playbook.urgent:
+                raise busy(topology.run)
+            reason = f"{playbook.name} was more urgent"
+            topology = await fleet.registry.decide(finish_run(topology.run.id, "aborted", reason), by=by)
+            resumed = False
         if topology.run is None:
             topology = await fleet.registry.decide(
                 start_run(uuid4(), playbook.name, parameters, by), by=by, why=why

@@ -13,7 +13,7 @@ from typing import Any, Final
 from uuid import UUID, uuid5
 
 from chain.decisions import begin_reign, detach, finish_join, grant, start_join
-from chain.errors import ChainError, Different, Refused, StaleLink
+from chain.errors import ChainError, Different, NotPrepared, Refused, StaleLink
 from chain.event import Epoch, Position, Tip
 from chain.store import Role, Store
 from chain.topology import Run, Topology
@@ -232,7 +232,7 @@ async def repoint(context: Context) -> Result:
 async def begin_join(context: Context) -> Result:
     """The node follows the tail, without being a member yet. It must be reachable, and its daemon up."""
     region = context.fleet.config.node(context.node).region
-    await context.store(context.node).tip()
+    await _wait_prepared(context.store(context.node))
     topology = await context.fleet.registry.decide(
         start_join(context.node, region, run=context.run.id), by=context.by, why=context.why
     )
@@ -336,6 +336,16 @@ async def _wait_for(context: Context, node: str, position: Position) -> Tip:
         if tip.position >= position:
             return tip
         await store.wait(Position(position - 1), 0.2)
+
+
+async def _wait_prepared(store: Store) -> None:
+    """Waits for a new node's daemon to make the schema; a node that can't be reached fails at once."""
+    while True:
+        try:
+            await store.tip()
+            return
+        except NotPrepared:
+            await asyncio.sleep(0.1)
 
 
 async def _wait_follows(context: Context, node: str, topology: Topology, wait_s: float = 5.0) -> bool:

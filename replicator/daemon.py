@@ -176,6 +176,7 @@ class NodeDaemon:
             await self._ask_again(asked, state, topology)
             return
         tip = await self.store.promote(asked.epoch, asked.promotion)
+        await self._look()
         await self.registry.decide(
             begin_reign(asked.epoch, asked.promotion, tip.position), by=f"daemon of {self.name}"
         )
@@ -213,6 +214,7 @@ class NodeDaemon:
         if (state.role, state.epoch, state.upstream) != (asked.role, asked.epoch, asked.upstream):
             await self._stop_link()
             await self.store.follow_upstream(asked.epoch, asked.upstream, asked.role)
+            await self._look()
             log.info("%s follows %s in epoch %s", self.name, asked.upstream, asked.epoch)
         if self._link is not None and self._link.assignment != asked:
             await self._stop_link()
@@ -223,6 +225,7 @@ class NodeDaemon:
         await self._stop_link()
         if state.role is not Role.DETACHED:
             await self.store.detach(asked.epoch)
+            await self._look()
             log.info("%s is outside the chain since epoch %s", self.name, asked.epoch)
 
     def _start_link(self, asked: Follow) -> None:

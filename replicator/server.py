@@ -91,7 +91,7 @@ def role_now(status: DaemonStatus, now: datetime) -> Role | None:
 
 
 def _is_ready(status: DaemonStatus, now: datetime) -> bool:
-    return not status.last_error and role_now(status, now) is not None
+    return not status.last_error and role_now(status, now) not in (None, Role.DETACHED)
 
 
 def _is_near(status: DaemonStatus, request: web.Request, now: datetime) -> bool:

@@ -31,8 +31,15 @@ THEN = datetime(2026, 1, 1, 12, 30, 59, 123456, tzinfo=UTC)
 LATER = datetime(2026, 1, 2, tzinfo=UTC)
 
 PURCHASE = Event(
-    *(Position(41), Epoch(3), "customer-7", Revision(5)),
-    *(UUID("0189aaaa-0000-7000-8000-000000000001"), "Purchased", b'{"cds": 2}', b"{}", THEN),
+    position=Position(41),
+    epoch=Epoch(3),
+    stream="customer-7",
+    revision=Revision(5),
+    id=UUID("0189aaaa-0000-7000-8000-000000000001"),
+    type="Purchased",
+    data=b'{"cds": 2}',
+    metadata=b"{}",
+    recorded_at=THEN,
 )
 
 
@@ -43,9 +50,17 @@ def dead(event: Event = PURCHASE) -> DeadEvent:
 def recorded(events: Sequence[NewEvent]) -> list[Event]:
     """The events as the stream `$ledger` of a log that goes on behind the fork."""
     return [
-        Event(
-            *(Position(100 + n), Epoch(4), LEDGER_STREAM, Revision(n)),
-            *(event.id, event.type, event.data, event.metadata, LATER),
+        replace(
+            PURCHASE,
+            position=Position(100 + n),
+            epoch=Epoch(4),
+            stream=LEDGER_STREAM,
+            revision=Revision(n),
+            id=event.id,
+            type=event.type,
+            data=event.data,
+            metadata=event.metadata,
+            recorded_at=LATER,
         )
         for n, event in enumerate(events)
     ]

@@ -52,6 +52,8 @@ class EventLog:
     def _append(self, event: Event) -> None:
         if event.position != self.tip.position + 1:
             raise Corrupt(f"position {event.position} can't follow position {self.tip.position}")
+        if event.epoch < max(1, self.tip.epoch):
+            raise Corrupt(f"epoch {event.epoch} at position {event.position} follows epoch {self.tip.epoch}")
         if event.id in self._ids:
             raise Corrupt(f"the event id {event.id} at position {event.position} is in the log already")
         if event.revision != len(self.stream(event.stream)):

@@ -23,6 +23,7 @@ from chain.errors import (
     Fenced,
     LeaseExpired,
     NotHead,
+    NotPrepared,
     OutcomeUnknown,
     Refused,
     Restarted,
@@ -176,7 +177,9 @@ def translate(error: Exception, peer: str, *, outcome_unknown: bool = False) -> 
         if isinstance(error, asyncpg.InvalidCatalogNameError):
             return BadConfig(f"{peer}: {error}", hint="create the database, or check the dsn")
         if isinstance(error, _UNPREPARED):
-            return Refused(f"{peer} is not prepared: {error}", hint="start its daemon: chainctl serve node")
+            return NotPrepared(
+                f"{peer} is not prepared: {error}", hint="start its daemon: chainctl serve node"
+            )
         if type(error) is asyncpg.DataError:  # the driver's own; the server's are of its subclasses
             return BadInput(f"{peer} was not asked: {error}")
         if isinstance(error, asyncpg.IntegrityConstraintViolationError | asyncpg.DataError):

@@ -247,8 +247,8 @@ class PostgresStore:
     async def state(self) -> NodeState:
         async with self._sessions.use() as connection:
             row = await connection.fetchrow("select * from chain.state")
-        if row is None:
-            raise Corrupt(f"{self.name}: chain.node has lost its row")
+        tip = _tip(row)
+        assert row is not None
         return NodeState(
             identity=Identity(row["chain"], row["node"]) if row["node"] else None,
             role=Role(row["role"]),
@@ -256,7 +256,7 @@ class PostgresStore:
             reign=Epoch(row["reign"]),
             promotion=row["promotion"],
             upstream=row["upstream"],
-            tip=_tip(row),
+            tip=tip,
             clock=row["clock"],
             restarted=row["restarted"],
         )
@@ -321,6 +321,8 @@ def _copied(tag: str) -> int:
 
 
 def _tip(row: Any) -> Tip:
+    if row is None:
+        raise Corrupt("chain.node has lost its row", hint="restore the node, or wipe and bootstrap it")
     return Tip(Position(row["tip_position"]), Epoch(row["tip_epoch"]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -92,15 +93,15 @@ def append(
     from chain.event import Expect, Expected, NewEvent, Revision, new_id
 
     names = {"any": Expect.ANY, "none": Expect.NO_STREAM}
-    if expected not in names and not expected.isdigit():
+    if expected not in names and not (expected.isdecimal() and len(expected) < 19):
         raise BadInput(f"--expected {expected}: give a revision, `none` or `any`")
     wanted: Expected = names[expected] if expected in names else Revision(int(expected))
     try:
         ident = UUID(id_) if id_ else new_id()
     except ValueError as error:
         raise BadInput(f"--id {id_}: {error}") from error
-    body = sys.stdin.buffer.read() if payload == "-" else payload.encode()
-    event = NewEvent(type_, body, metadata.encode(), ident)
+    body = sys.stdin.buffer.read() if payload == "-" else os.fsencode(payload)
+    event = NewEvent(type_, body, os.fsencode(metadata), ident)
 
     async def work() -> dict[str, Any]:
         client = _client(load(config))
