@@ -16,7 +16,11 @@ _numbers = itertools.count(1)
 async def new_database(server: LocalPostgres) -> str:
     """A fresh database; gives its dsn."""
     name = f"test_{next(_numbers)}"
-    await server.create_database(name)
+    admin = await connect(dsn(server, "postgres"))
+    # Without fsync copying the files takes half the time that writing them through the log does.
+    strategy = "strategy file_copy" if admin.get_server_version() >= (15,) else ""
+    await admin.execute(f"create database {name} template template0 encoding 'UTF8' {strategy}")
+    await admin.close()
     return dsn(server, name)
 
 

@@ -110,8 +110,8 @@ async def test_the_largest_event_goes_through_the_smallest_batch(pair: Pair) -> 
 # Applying.
 
 
-async def test_an_empty_batch_changes_nothing(pair: Pair) -> None:
-    source, target = await head(pair[0]), await follower(pair[1])
+async def test_an_empty_batch_changes_nothing(stores: Stores) -> None:
+    source, target = await head(stores), await follower(stores)
     nothing = replace(await source.read(Position(1), 10, 1000), after=START)
     assert await target.apply(nothing, ONE, "a") == EMPTY
     await copy(source, target, "a")
@@ -253,8 +253,8 @@ async def test_what_is_given_up_is_kept_and_the_log_goes_on(pair: Pair) -> None:
     assert await whole(old) == await whole(new)
 
 
-async def test_dead_events_are_read_in_pages_and_kept_until_they_are_released(pair: Pair) -> None:
-    old, _, tip = await forked(pair)
+async def test_dead_events_are_read_in_pages_and_kept_until_they_are_released(stores: Stores) -> None:
+    old, _, tip = await forked((stores, stores))
     await old.give_up(Position(4), tip, TWO, "b")
 
     first = await old.dead_branch(limit=3)
@@ -267,8 +267,8 @@ async def test_dead_events_are_read_in_pages_and_kept_until_they_are_released(pa
     assert await old.dead_branch() == rest
 
 
-async def test_repeated_give_ups_add_to_what_is_kept(pair: Pair) -> None:
-    old, new, tip = await forked(pair)
+async def test_repeated_give_ups_add_to_what_is_kept(stores: Stores) -> None:
+    old, new, tip = await forked((stores, stores))
     await old.give_up(Position(6), tip, TWO, "b")
     await old.give_up(Position(4), Tip(Position(6), ONE), TWO, "b")
     kept = await old.dead_branch()
@@ -285,8 +285,8 @@ async def test_repeated_give_ups_add_to_what_is_kept(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 8])
-async def test_all_or_nothing_of_a_log_may_be_given_up(pair: Pair, keep: int) -> None:
-    old, _, tip = await forked(pair)
+async def test_all_or_nothing_of_a_log_may_be_given_up(stores: Stores, keep: int) -> None:
+    old, _, tip = await forked((stores, stores))
     assert await old.give_up(Position(keep), tip, TWO, "b") == 8 - keep
     assert await old.tip() == (tip if keep else EMPTY)
     assert len(await whole(old)) == keep
