@@ -40,6 +40,8 @@ STALL_S: Final = 0.15
 _BY: Final = "the demo"
 
 Tell = Callable[[str], None]
+Meter = Callable[[int, int], None]
+"""Told, some times a second, how many events are acknowledged, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,9 @@ class Importer:
         return max(gaps, default=0.0) * 1000
 
 
-async def run_demo(chain: LocalChain, lines: Sequence[Line], tell: Tell) -> dict[str, Any]:
+async def run_demo(
+    chain: LocalChain, lines: Sequence[Line], tell: Tell, meter: Meter = lambda done, all_: None
+) -> dict[str, Any]:
     """Runs the whole story on a fresh local chain; the servers are gone when it returns.
 
     The result has the keys that `chainctl demo -o json` promises. `ok` says whether nothing was lost or
@@ -149,7 +153,7 @@ async def run_demo(chain: LocalChain, lines: Sequence[Line], tell: Tell) -> dict
         )
         try:
             async with open_fleet(config, timeout_s=2.0) as fleet:
-                story = _Story(chain, fleet, client, lines, tell)
+                story = _Story(chain, fleet, client, lines, tell, meter)
                 result = await story.run()
         finally:
             await client.close()
@@ -166,6 +170,7 @@ class _Story:
     client: Client
     lines: Sequence[Line]
     tell: Tell
+    meter: Meter
     timeline: Timeline = field(default_factory=Timeline)
     importer: Importer = field(init=False)
 
@@ -175,11 +180,19 @@ class _Story:
         self.tell(f"Importing {len(self.lines):,} events with {WRITERS} writers.")
         async with asyncio.TaskGroup() as tasks:
             importing = tasks.create_task(self.importer.run())
+            metering = tasks.create_task(self._measure())
             lost = await self._during(importing, self._lose_the_region)
             back = await self._during(importing, self._come_home)
+            await asyncio.wait({importing})
+            metering.cancel()
         self.timeline.mark("all written", f"{len(self.importer.answers):,} events acknowledged")
         proof = await self._prove()
         return {**lost, **back, **proof, "timeline": self.timeline.rows}
+
+    async def _measure(self) -> None:
+        while True:
+            self.meter(len(self.importer.answers), len(self.lines))
+            await asyncio.sleep(0.2)
 
     async def _during(
         self, importing: asyncio.Task[None], act: Callable[[], Awaitable[dict[str, Any]]]

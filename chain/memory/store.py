@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from chain.encoding import ENCODING, decode, encode
-from chain.errors import Corrupt, Fenced, NotHead, Refused, Restarted, StaleLink, WrongIdentity, WrongRevision
+from chain.errors import (
+    Corrupt,
+    Fenced,
+    NotHead,
+    NotPrepared,
+    Restarted,
+    StaleLink,
+    WrongIdentity,
+    WrongRevision,
+)
 from chain.event import (
     EMPTY,
     EPOCH_STREAM,
@@ -311,7 +320,7 @@ class MemoryStore:
 
     def _named(self) -> Identity:
         if self._node.identity is None:
-            raise Refused(f"{self.name} is not prepared", hint="prepare it first")
+            raise NotPrepared(f"{self.name} is not prepared", hint="prepare it first")
         return self._node.identity
 
     def _check_prepared(self) -> None:

@@ -66,7 +66,7 @@ def down(
 def demo(
     output: OutputOption = Output.TABLE,
     state: Annotated[Path, typer.Option("--state", help="Folder of the demo's chain; made afresh.")] = Path(
-        ".geochain/demo"
+        ".geochain-demo"
     ),
     events: Annotated[
         Path | None, typer.Option("--events", help="Your own events: a JSON-lines or CSV file.")
@@ -81,13 +81,29 @@ def demo(
     from failover.purchases import cdnow, read_events
 
     lines = list(cdnow() if events is None else read_events(events, stream=stream))
-    result = run(run_demo(LocalChain(state), lines, talk))
+    screen = _Screen()
+    result = run(run_demo(LocalChain(state), lines, screen.tell, screen.meter))
     if output is Output.TABLE:
         _print_story(result)
     else:
         print_json(result)
     if not result["ok"]:
         sys.exit(7)
+
+
+class _Screen:
+    """Sentences on stderr; on a terminal, a line below them that counts."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+
+    def tell(self, text: str) -> None:
+        talk(("\r\x1b[K" if self._live else "") + text)
+
+    def meter(self, done: int, count: int) -> None:
+        if self._live:
+            bar = "█" * (30 * done // max(1, count))
+            print(f"\r{bar:░<30} {done:,} of {count:,}", end="\x1b[K\r", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _print_story(result: dict[str, Any]) -> None:

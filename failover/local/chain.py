@@ -28,7 +28,7 @@ import yaml
 
 from chain.config import Config, load_config
 from chain.connect import open_registry, open_store
-from chain.errors import BadInput, Busy, ChainError, TimedOut, Unavailable
+from chain.errors import BadInput, Busy, ChainError, Refused, TimedOut, Unavailable
 from chain.topology import Assignment, Follow, Lead, assignment
 from failover.local import processes
 from failover.local.postgres import LocalPostgres, PortTaken
@@ -38,6 +38,8 @@ DEFAULT_NODES: Final[Mapping[str, str]] = {"east-1": "east", "west-1": "west", "
 
 _HEADER: Final = "# The local chain. Written by `chainctl up`; `chainctl down --wipe` removes it.\n"
 _WAIT_S: Final = 30.0
+_MARK: Final = ".geochain-state"
+"""Only a folder that bears this file is ever removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class LocalChain:
 
         Idempotent. Raises Busy if another `up` is at work, PortTaken, TimedOut.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._claim()
         with _locked(self.folder / "lock"):
             if not self.config_path.exists():
                 await self._create(nodes, settings or {})
@@ -101,6 +103,7 @@ class LocalChain:
     async def wipe(self) -> None:
         """`down`, and the folder is removed."""
         if self.folder.exists():
+            self._check_ours()
             await asyncio.to_thread(processes.kill_all, self.folder.resolve())
             await asyncio.to_thread(shutil.rmtree, self.folder)
 
@@ -163,6 +166,21 @@ class LocalChain:
                     await asyncio.sleep(0.05)
             finally:
                 await registry.close()
+
+    def _claim(self) -> None:
+        """Makes the folder ours. Raises Refused if it holds something else."""
+        self._check_ours()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / _MARK).touch()
+
+    def _check_ours(self) -> None:
+        if self.folder.is_dir() and ((self.folder / _MARK).exists() or not any(self.folder.iterdir())):
+            return
+        if self.folder.exists():
+            raise Refused(
+                f"{self.folder} is not a folder of geochain's, so nothing in it is touched",
+                hint="give --state a new folder",
+            )
 
     async def _create(self, nodes: Mapping[str, str], settings: Mapping[str, str]) -> None:
         registry = self._registry()

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from chain.errors import Fenced, NotHead, Refused, Restarted, StaleLink, WrongIdentity
+from chain.errors import Fenced, NotHead, NotPrepared, Restarted, StaleLink, WrongIdentity
 from chain.event import EMPTY, EPOCH_STREAM, Epoch, Expect, Position, Tip
 from chain.history import EPOCH_STARTED
 from chain.store import Identity, Role, Store
@@ -26,9 +26,9 @@ async def test_a_new_node_is_detached_and_empty(stores: Stores) -> None:
 
 async def test_a_store_that_nobody_prepared_says_so(stores: Stores) -> None:
     bare = await stores.bare()
-    with pytest.raises(Refused, match="not prepared"):
+    with pytest.raises(NotPrepared):
         await bare.state()
-    with pytest.raises(Refused, match="not prepared"):
+    with pytest.raises(NotPrepared):
         await bare.add("s", Expect.ANY, [event()])
 
 
