@@ -19,6 +19,7 @@ from chain.errors import ChainError, Refused, StaleLink
 from chain.event import Epoch
 from chain.registry import Registry
 from chain.store import Identity, NodeState, Role, Store
+from chain.tasks import end
 from chain.topology import Follow, Lead, Rest, Topology, assignment
 from replicator.link import Link, LinkStatus, Pace
 from replicator.peers import Peers
@@ -252,8 +253,7 @@ class NodeDaemon:
         try:
             await link.run()
         finally:
-            telling.cancel()
-            await asyncio.wait({telling})
+            await end(telling)
             await source.close()
 
     def _on_link_ended(self, task: asyncio.Task[None]) -> None:
@@ -274,8 +274,7 @@ class NodeDaemon:
     async def _stop_link(self) -> None:
         pulling, self._pulling, self._link = self._pulling, None, None
         if pulling is not None:
-            pulling.cancel()
-            await asyncio.wait({pulling})
+            await end(pulling)
 
     async def _save_dead_branch(self) -> None:
         """Brings what this node has given up into the ledger of whoever is head."""

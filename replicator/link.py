@@ -23,6 +23,7 @@ from chain.errors import ChainError, Corrupt, Diverged, StaleLink, WrongIdentity
 from chain.event import EMPTY, Position, Tip
 from chain.history import fork
 from chain.store import Batch, NodeState, Replica
+from chain.tasks import end
 from chain.topology import Follow
 
 
@@ -200,10 +201,7 @@ class Link:
                 if batch.count:
                     await self._apply(batch)
         finally:
-            reading.cancel()
-            await asyncio.wait({reading})
-            if not reading.cancelled():
-                reading.exception()
+            await end(reading)
 
     async def _read(self, after: Position, limit: int) -> Batch:
         """The next batch that holds something, or an empty one after `idle_s`."""

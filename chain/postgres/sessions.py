@@ -113,6 +113,22 @@ class Sessions:
         except DRIVER_ERRORS as error:
             raise translate(error, self.name, outcome_unknown=sent) from error
 
+    @asynccontextmanager
+    async def transaction(self, *, writes: bool = False) -> AsyncIterator[Connection]:
+        """The same, within a transaction.
+
+        If the block fails, the connection is cut instead of rolled back: a peer that hangs would not answer
+        to a ROLLBACK either, and the one timeout has been spent by then.
+        """
+        async with self.use(writes=writes) as connection:
+            await connection.execute("begin" if writes else "begin read only")
+            try:
+                yield connection
+            except BaseException:
+                connection.terminate()
+                raise
+            await connection.execute("commit")
+
     async def connect(self) -> Connection:
         """A connection of the caller's own, to be closed by the caller."""
         try:
