@@ -21,7 +21,7 @@ demo: $(READY) ## Run the whole story on embedded servers: loss of a region, fai
 	$(BIN)/chainctl demo $(ARGS)
 
 test: $(READY) ## Run the everyday test suite on real Postgres processes
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(READY) ## Check style and formatting
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from functools import singledispatch
 from typing import Any, Final
 from uuid import UUID
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from chain.errors import BadInput, Busy, Corrupt, Refused
 from chain.event import Epoch, Event, NewEvent, Position, Revision, new_id
@@ -136,7 +136,12 @@ def decode(event: Event) -> Decision:
             f"{event.stream} holds a {event.type} at revision {event.revision}, which is unknown here",
             hint="the registry was written by a newer geochain: upgrade this one",
         )
-    decision: Decision = codec.validate_json(event.data)
+    try:
+        decision: Decision = codec.validate_json(event.data)
+    except ValidationError as error:
+        raise Corrupt(
+            f"{event.stream} holds a {event.type} at revision {event.revision} that can't be read"
+        ) from error
     return decision
 
 
@@ -270,6 +275,8 @@ def grant(
         if (topology.epoch, topology.promotion, topology.head) == (epoch, promotion, head):
             return ()
         _check_run(topology, run)
+        if run is None and head != topology.head:
+            raise Refused(f"{head} is not the head, so only an operation can make it the head")
         if epoch != topology.epoch + 1:
             raise Refused(
                 f"epoch {epoch} can't be granted: the chain is in epoch {topology.epoch}, with head"
@@ -355,7 +362,10 @@ def start_run(run: UUID, playbook: str, parameters: Mapping[str, Any], by: str) 
 
 def start_step(run: UUID, step: str) -> Command:
     def decide(topology: Topology | None) -> tuple[Decision, ...]:
-        _check_run(_existing(topology), run)
+        topology = _existing(topology)
+        _check_run(topology, run)
+        if topology.run is not None and topology.run.result(step) is not None:
+            return ()
         return (StepStarted(run, step),)
 
     return decide

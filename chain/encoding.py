@@ -46,8 +46,36 @@ def decode(chunks: Sequence[bytes]) -> tuple[Event, ...]:
     data = b"".join(chunks)
     try:
         return tuple(_decode_rows(data))
-    except (struct.error, UnicodeDecodeError, ValueError) as error:
+    except (struct.error, UnicodeDecodeError, ValueError, OverflowError) as error:
         raise Corrupt(f"a batch of {len(data):,} bytes can't be decoded: {error}") from error
+
+
+def split_first(chunks: Sequence[bytes]) -> tuple[Event, tuple[bytes, ...]]:
+    """The first event of a binary COPY stream, and the stream without it; the others stay undecoded.
+
+    Raises Corrupt if there is none.
+    """
+    # An event's row may come in any number of chunks: join as many as it takes.
+    for used in range(1, len(chunks) + 1):
+        data = b"".join(chunks[:used])
+        end = _row_end(data, len(_HEADER))
+        if end is not None:
+            (event,) = decode([data[:end], _TRAILER])
+            return event, (_HEADER, data[end:], *chunks[used:])
+    raise Corrupt("a batch has no first event")
+
+
+def _row_end(data: bytes, at: int) -> int | None:
+    """Where the row at `at` ends; None if it is not all there."""
+    try:
+        (count,) = struct.unpack_from("!h", data, at)
+        at += 2
+        for _ in range(max(0, count)):
+            (size,) = struct.unpack_from("!i", data, at)
+            at += 4 + max(0, size)
+    except struct.error:
+        return None
+    return at if at <= len(data) and count > 0 else None
 
 
 def _encode_row(event: Event) -> bytes:

@@ -104,7 +104,7 @@ def fold(events: Iterable[Event]) -> dict[UUID, Entry]:
                 entries[event.id] = _kept(event)
             elif event.type in (REQUEUED, DISCARDED):
                 data = json.loads(event.data)
-                before = entries[UUID(data["entry"])]
+                before = entries[UUID(str(data["entry"]))]
                 entries[before.id] = _decided(before, event.type, data)
         except (ValueError, KeyError, TypeError) as error:
             raise Corrupt(f"{LEDGER_STREAM} can't be read at revision {event.revision}: {error}") from error
@@ -139,7 +139,8 @@ def _kept(event: Event) -> Entry:
 
 def _decided(before: Entry, type_: str, data: dict[str, object]) -> Entry:
     if type_ == REQUEUED:
-        return replace(before, state=EntryState.REQUEUED, position=Position(int(str(data["position"]))))
+        position = Position(int(str(data["position"])))
+        return replace(before, state=EntryState.REQUEUED, position=position, reason="")
     if before.state is EntryState.REQUEUED:
         return before
     return replace(before, state=EntryState.DISCARDED, reason=str(data["reason"]))

@@ -85,6 +85,8 @@ class Batch:
     """A run of the log on its way from a source to its target: `count` events from `after` + 1 on."""
 
     after: Position
+    after_epoch: Epoch
+    """The epoch of the source's event at `after`, 0 before the first: the two logs join there, or not."""
     count: int
     chunks: tuple[bytes, ...]
     """The events in `chain.encoding`'s rows."""
@@ -159,14 +161,17 @@ class Replica(Protocol):
     async def read(self, after: Position, limit: int, max_bytes: int) -> Batch:
         """The next batch behind `after`: at most `limit` events, and fewer if `max_bytes` are exceeded.
 
-        At least one event if there is one. Never more than is durable.
+        At least one event if there is one. Never more than is durable. Raises StaleLink if the log does
+        not come up to `after`.
         """
 
     async def apply(self, batch: Batch, epoch: Epoch, upstream: str) -> Tip:
         """Puts the batch behind the tip, batch and tip in one transaction. Returns the new tip.
 
-        Raises StaleLink unless the node's epoch is `epoch`, its upstream `upstream`, and its tip
-        `batch.after`; Corrupt if the batch is not what it says.
+        Raises StaleLink unless the node's epoch is `epoch`, its upstream `upstream`, and its tip the place
+        where the batch begins, by position and by epoch (Raft's check of the previous entry, so that a
+        source which has meanwhile been cut back and refilled is found out); Corrupt if the batch is not
+        what it says.
         """
 
     async def give_up(self, fork: Position, tip: Tip, epoch: Epoch, upstream: str) -> int:

@@ -118,7 +118,7 @@ def _lagging(seen: Seen, events: int, seconds: float | None) -> Seen:
 async def open_fleet(config: Config, *, timeout_s: float | None = None) -> AsyncIterator[Fleet]:
     """Every party of the chain for the time of the block; nothing is connected before it is used."""
     limit = min(config.links.timeout, 3.0) if timeout_s is None else timeout_s
-    fleet = Fleet(config, open_registry(config, timeout_s=limit), limit)
+    fleet = Fleet(config, open_registry(config, timeout_s=min(limit, 3.0)), limit)
     try:
         yield fleet
     finally:

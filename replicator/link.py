@@ -149,7 +149,9 @@ class Link:
         await self._check_source()
         ours, theirs = await asyncio.gather(self.target.history(), self.source.history())
         common = fork(theirs, ours)
-        if ours.tip.position > common and self.assignment.epoch > 0:
+        if ours.tip.position > common == theirs.tip.position:
+            raise _Behind(f"{self.source_name} at {theirs.tip} is behind {self.target_name} at {ours.tip}")
+        if ours.tip.position > common:
             self._enter(LinkState.DIVERGED, f"forked behind position {common}")
             if theirs.reigns and ours.reigns and theirs.reigns[0] != ours.reigns[0]:
                 raise Diverged(
@@ -258,5 +260,5 @@ def _next_limit(batch: Batch, limit: int, first: int, pace: Pace) -> int:
     """Batches grow while the target is behind and fit the bytes; caught up, they are small again."""
     if batch.at_tip or not batch.count:
         return first
-    fitting = pace.batch_bytes * batch.count // max(1, batch.size_bytes)
+    fitting = pace.batch_bytes * 4 // 5 * batch.count // max(1, batch.size_bytes)
     return max(1, min(limit * _GROWTH, fitting, pace.batch_events))

@@ -33,4 +33,6 @@ async def chain(tmp_path: Path) -> AsyncIterator[LocalChain]:
         await local.up()
         yield local
     finally:
+        for log in sorted(local.folder.glob("nodes/*/daemon.log")):
+            print(f"--- {log.parent.name}\n{log.read_text()[-3000:]}")  # noqa: T201 - shown if the test failed
         await local.wipe()

@@ -363,7 +363,7 @@ async def test_no_session_can_make_an_append_or_a_fence_less_durable(
 async def test_nobody_applies_with_no_upstream(head: Head) -> None:
     behind = head.behind
     with pytest.raises(asyncpg.PostgresError) as refusal:
-        await behind.execute("select chain.apply_begin(1, null, 1)")
+        await behind.execute("select chain.apply_begin(1, null, 1, 1)")
     assert refusal.value.sqlstate == "GC007"
 
 

@@ -114,6 +114,9 @@ class MemoryStore:
 
     async def read(self, after: Position, limit: int, max_bytes: int) -> Batch:
         self._check_prepared()
+        if after > self._log.tip.position:
+            raise StaleLink(f"the log of {self.name} does not come up to position {after}")
+        after_epoch = self._log.events[after - 1].epoch if after else Epoch(0)
         header, trailer = encode(())
         rows: list[bytes] = []
         size = len(header) + len(trailer)
@@ -124,10 +127,10 @@ class MemoryStore:
                 break
             rows.append(row)
         at_tip = after + len(rows) >= self._log.tip.position
-        return Batch(after, len(rows), (header, *rows, trailer), at_tip)
+        return Batch(after, after_epoch, len(rows), (header, *rows, trailer), at_tip)
 
     async def apply(self, batch: Batch, epoch: Epoch, upstream: str) -> Tip:
-        self._check_follower(epoch, upstream, batch.after)
+        self._check_follower(epoch, upstream, Tip(batch.after, batch.after_epoch))
         events = decode(batch.chunks)
         if len(events) != batch.count:
             raise Corrupt(f"{self.name}: a batch of {batch.count} events held {len(events)}")
@@ -141,7 +144,7 @@ class MemoryStore:
         return self._log.tip
 
     async def give_up(self, fork: Position, tip: Tip, epoch: Epoch, upstream: str) -> int:
-        self._check_follower(epoch, upstream, tip.position)
+        self._check_follower(epoch, upstream, tip)
         if not 0 <= fork <= tip.position:
             raise StaleLink(f"node {self.name} ends at position {tip.position} and has no fork at {fork}")
         gone = self._log.truncate(fork)
@@ -300,9 +303,9 @@ class MemoryStore:
         if node.restarted:
             raise Restarted(f"node {self.name} restarted since it became head in epoch {node.reign}")
 
-    def _check_follower(self, epoch: Epoch, upstream: str, tip: Position) -> None:
+    def _check_follower(self, epoch: Epoch, upstream: str, tip: Tip) -> None:
         self._check_prepared()
-        node, own = self._node, self._log.tip.position
+        node, own = self._node, self._log.tip
         if (node.epoch, node.upstream, own) != (epoch, upstream, tip):
             raise StaleLink(
                 f"node {self.name} is {node.role.value} of {node.upstream or 'nobody'} in epoch {node.epoch}"

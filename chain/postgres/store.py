@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import UUID
 
-from chain.encoding import COLUMNS, ENCODING
-from chain.errors import Corrupt
+from chain.encoding import COLUMNS, ENCODING, split_first
+from chain.errors import Corrupt, StaleLink
 from chain.event import (
     EMPTY,
     EPOCH_STREAM,
@@ -39,6 +39,10 @@ PAGE_BYTES: Final = 16 * 1024 * 1024
 IDLE_S: Final = 1.0
 
 _EVENT: Final = ", ".join(COLUMNS)
+_COPY: Final = ", ".join(
+    f"case when position = :after then '' else {column} end" if column in ("data", "metadata") else column
+    for column in COLUMNS
+)
 
 
 def _page_query(table: str, where: str, order: str, more: str = "") -> str:
@@ -173,19 +177,30 @@ class PostgresStore:
                 raise _TooManyBytes
             chunks.append(chunk)
 
+        # The event at `after` comes first, without its payload: it tells, in the same snapshot as the
+        # others, on which branch they are.
         async with self._sessions.use() as connection:
             tag = await connection.copy_from_query(
-                f"select {_EVENT} from chain.event where position > {int(after)}"
-                f" order by position limit {int(limit)}",
+                f"select {_COPY} from chain.event where position >= {int(after)}"
+                f" order by position limit {int(limit) + (after > 0)}".replace(":after", str(int(after))),
                 output=collect,
                 format="binary",
             )
         count = _copied(tag)
-        return Batch(after, count, tuple(chunks), at_tip=count < limit)
+        if after == 0:
+            return Batch(after, Epoch(0), count, tuple(chunks), at_tip=count < limit)
+        if count == 0:
+            raise StaleLink(f"the log of {self.name} does not come up to position {after}")
+        previous, rest = split_first(chunks)
+        if previous.position != after:
+            raise StaleLink(f"the log of {self.name} has no event at position {after}")
+        return Batch(after, previous.epoch, count - 1, rest, at_tip=count - 1 < limit)
 
     async def apply(self, batch: Batch, epoch: Epoch, upstream: str) -> Tip:
-        async with self._sessions.use(writes=True) as connection, connection.transaction():
-            await connection.execute("select chain.apply_begin($1, $2, $3)", epoch, upstream, batch.after)
+        async with self._sessions.transaction(writes=True) as connection:
+            await connection.execute(
+                "select chain.apply_begin($1, $2, $3, $4)", epoch, upstream, batch.after, batch.after_epoch
+            )
             tag = await connection.copy_to_table(
                 "event",
                 schema_name="chain",
@@ -200,7 +215,7 @@ class PostgresStore:
     async def give_up(self, fork: Position, tip: Tip, epoch: Epoch, upstream: str) -> int:
         async with self._sessions.use(writes=True) as connection:
             count = await connection.fetchval(
-                "select chain.give_up($1, $2, $3, $4)", epoch, upstream, tip.position, fork
+                "select chain.give_up($1, $2, $3, $4, $5)", epoch, upstream, tip.position, tip.epoch, fork
             )
         return int(count)
 

@@ -23,7 +23,7 @@ NodeOption = Annotated[str | None, typer.Option("--to", help="The node to make h
 
 
 def register(app: typer.Typer) -> None:
-    for command in (failover, switchover, bootstrap, rejoin, rotate, failback):
+    for command in (failover, switchover, bootstrap, rejoin, detach, rotate, failback):
         app.command()(command)
 
 
@@ -76,6 +76,17 @@ def rejoin(
 ) -> None:
     """Bring a former head back as tail; what it had alone goes to the ledger first."""
     _operate("rejoin", {"node": node}, config, reason, dry_run, yes, then="chainctl ledger list")
+
+
+def detach(
+    node: Annotated[str, typer.Argument(help="A follower that is lost, or to be taken away.")],
+    config: ConfigOption = None,
+    reason: ReasonOption = "",
+    dry_run: DryOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Take a follower out of the chain; who followed it follows the node before it."""
+    _operate("detach", {"node": node}, config, reason, dry_run, yes, then=f"chainctl bootstrap {node}")
 
 
 def rotate(

@@ -27,9 +27,9 @@ from typing import Final
 import yaml
 
 from chain.config import Config, load_config
-from chain.connect import open_registry, open_store
 from chain.errors import BadInput, Busy, ChainError, Refused, TimedOut, Unavailable
-from chain.topology import Assignment, Follow, Lead, assignment
+from chain.topology import Follow, Lead, assignment
+from failover.fleet import Fleet, open_fleet
 from failover.local import processes
 from failover.local.postgres import LocalPostgres, PortTaken
 
@@ -150,22 +150,15 @@ class LocalChain:
 
     async def wait_settled(self, config: Config, *, wait_s: float = _WAIT_S) -> None:
         """Waits until every member of the chain is what the registry says. Raises TimedOut."""
-        async with _bounded(wait_s) as bound:
-            registry = open_registry(config)
-            try:
-                while True:
-                    try:
-                        topology = await registry.topology()
-                        bound.reason = await _unsettled(
-                            config, {n: assignment(topology, n) for n in topology.order}
-                        )
-                    except ChainError as error:
-                        bound.reason = error.message
-                    if not bound.reason:
-                        return
-                    await asyncio.sleep(0.05)
-            finally:
-                await registry.close()
+        async with _bounded(wait_s) as bound, open_fleet(config) as fleet:
+            while True:
+                try:
+                    bound.reason = await _unsettled(fleet)
+                except ChainError as error:
+                    bound.reason = error.message
+                if not bound.reason:
+                    return
+                await asyncio.sleep(0.05)
 
     def _claim(self) -> None:
         """Makes the folder ours. Raises Refused if it holds something else."""
@@ -184,6 +177,9 @@ class LocalChain:
 
     async def _create(self, nodes: Mapping[str, str], settings: Mapping[str, str]) -> None:
         registry = self._registry()
+        await registry.init()
+        for name in nodes:
+            await asyncio.to_thread(_copy_server, registry, self._postgres(name))
         await asyncio.gather(
             self._start_postgres(registry, settings),
             *(self._start_postgres(self._postgres(name), settings) for name in nodes),
@@ -251,21 +247,27 @@ class LocalChain:
         return self.folder.resolve() / "secrets" / "password"
 
 
-async def _unsettled(config: Config, asked: Mapping[str, Assignment]) -> str:
+def _copy_server(source: LocalPostgres, target: LocalPostgres) -> None:
+    """A server that was never started is copied in a fraction of the time that a new one takes."""
+    if target.data.exists() or (source.data / "geochain.conf").exists():
+        return
+    target.folder.mkdir(parents=True, exist_ok=True)
+    new = target.folder / "data.copy"
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(source.data, new)
+    new.rename(target.data)
+
+
+async def _unsettled(fleet: Fleet) -> str:
     """Why the chain is not as decided yet; empty if it is."""
-    for node, assigned in asked.items():
-        store = open_store(config, node)
-        try:
-            state = await store.state()
-        finally:
-            await store.close()
-        if isinstance(assigned, Lead) and not (state.writable and state.reign == assigned.epoch):
-            return f"{node} is not the head of epoch {assigned.epoch} yet"
-        if isinstance(assigned, Follow) and (state.upstream, state.epoch) != (
-            assigned.upstream,
-            assigned.epoch,
-        ):
-            return f"{node} does not follow {assigned.upstream} yet"
+    topology = await fleet.registry.topology()
+    for node in topology.order:
+        asked = assignment(topology, node)
+        state = await fleet.store(node).state()
+        if isinstance(asked, Lead) and not (state.writable and state.reign == asked.epoch):
+            return f"{node} is not the head of epoch {asked.epoch} yet"
+        if isinstance(asked, Follow) and (state.upstream, state.epoch) != (asked.upstream, asked.epoch):
+            return f"{node} does not follow {asked.upstream} yet"
     return ""
 
 

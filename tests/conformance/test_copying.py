@@ -112,10 +112,11 @@ async def test_the_largest_event_goes_through_the_smallest_batch(pair: Pair) -> 
 
 async def test_an_empty_batch_changes_nothing(stores: Stores) -> None:
     source, target = await head(stores), await follower(stores)
-    nothing = replace(await source.read(Position(1), 10, 1000), after=START)
-    assert await target.apply(nothing, ONE, "a") == EMPTY
+    nothing = await source.read(Position(1), 10, 1000)
+    first = replace(nothing, after=START, after_epoch=Epoch(0))
+    assert await target.apply(first, ONE, "a") == EMPTY
     await copy(source, target, "a")
-    assert await target.apply(replace(nothing, after=Position(1)), ONE, "a") == Tip(Position(1), ONE)
+    assert await target.apply(nothing, ONE, "a") == Tip(Position(1), ONE)
 
 
 async def test_a_stale_or_second_link_is_refused(stores: Stores) -> None:
@@ -210,6 +211,27 @@ async def test_a_batch_that_is_not_what_it_says_is_refused_whole(
     assert await target.tip() == EMPTY
     assert await whole(target) == ()
     assert (await target.apply(batch, ONE, "a")).position == 5
+
+
+async def test_a_source_that_was_cut_back_and_refilled_is_found_out(stores: Stores) -> None:
+    """Raft's check of the previous entry: the same position in another epoch is another log."""
+    source, target = await head(stores), await follower(stores)
+    await source.add("s", Expect.ANY, events(6))
+    await copy(source, target, "a")
+    new = await head(stores, "n")
+    await new.add("other", Expect.ANY, events(2))
+    await target.follow_upstream(TWO, "a", Role.TAIL)
+    await source.follow_upstream(TWO, "n", Role.MIDDLE)
+    await source.give_up(START, await source.tip(), TWO, "n")
+    await new.promote(TWO, uuid4())
+    await new.add("other", Expect.ANY, events(8))
+    while (batch := await new.read((await source.tip()).position, 100, 1 << 20)).count:
+        await source.apply(batch, TWO, "n")
+
+    before = await whole(target)
+    with pytest.raises(StaleLink):
+        await target.apply(await source.read(Position(len(before)), 100, 1 << 20), TWO, "a")
+    assert await whole(target) == before
 
 
 # Giving up a dead branch.

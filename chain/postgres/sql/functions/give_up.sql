@@ -1,13 +1,13 @@
 -- Gives up the dead branch behind a fork: moves its events out of the log and keeps them, in one transaction,
 -- so that there is no way to truncate without keeping. Returns how many events that were. An event that an
 -- earlier dead branch brought here already is kept once.
-create or replace function chain.give_up(p_epoch bigint, p_upstream text, p_tip bigint, p_fork bigint)
+create or replace function chain.give_up(p_epoch bigint, p_upstream text, p_tip bigint, p_tip_epoch bigint, p_fork bigint)
 returns bigint
 language plpgsql
 as $$
 #variable_conflict use_column
 declare
-    n chain.node := chain.follower(p_epoch, p_upstream, p_tip);
+    n chain.node := chain.follower(p_epoch, p_upstream, p_tip, p_tip_epoch);
 begin
     if p_fork not between 0 and n.tip_position then
         perform chain.fail('GC007',
