@@ -352,7 +352,7 @@ async def test_no_session_can_make_an_append_or_a_fence_less_durable(
         "select chain.promote(2, gen_random_uuid(), '')",
         "select chain.detach(3)",
         "select chain.follow_upstream(3, 'b', 'tail')",
-        "select chain.apply_begin(3, 'b', 3, 3)",
+        "select chain.apply_begin(3, 'b', 3, 2)",
     ):
         async with behind.transaction():
             await behind.execute(call)
