@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from chain.decisions import Command, Decision, decode, encode, evolve
-from chain.errors import Refused, WrongRevision
+from chain.errors import NotHead, Refused, WrongRevision
 from chain.event import Epoch, Event, Expect, Position, Revision, new_id
 from chain.store import Identity, Store
 from chain.topology import Topology
@@ -81,6 +81,9 @@ class Registry:
                 try:
                     await self._store.append_system(self._stream, expected, events)
                 except WrongRevision:
+                    continue
+                except NotHead:  # the registry's server restarted, and nobody has written since
+                    await self.open()
                     continue
             return await self.topology()
         raise Refused(f"chain {self.chain}: others kept deciding first", hint="try again")

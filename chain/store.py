@@ -189,7 +189,7 @@ class Replica(Protocol):
     async def holds(self, ids: Sequence[UUID]) -> frozenset[UUID]:
         """Which of these event ids the log holds."""
 
-    async def release(self, ids: Sequence[UUID]) -> None:
+    async def release(self, dead: Sequence[DeadEvent]) -> None:
         """Forgets kept events, once this node's own log holds their ledger entries."""
 
     async def wait(self, after: Position, timeout_s: float) -> None:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from uuid import uuid4, uuid5
 
 from chain.decisions import begin_reign, create_chain, grant
-from chain.errors import ChainError, Refused, StaleLink
+from chain.errors import ChainError, NotPrepared, Refused, StaleLink
 from chain.event import Epoch
 from chain.registry import Registry
 from chain.store import Identity, NodeState, Role, Store
@@ -134,6 +134,8 @@ class NodeDaemon:
             self._turned_at = self.now()
             try:
                 await self._turn()
+            except NotPrepared:  # the store was wiped or replaced under us
+                await self._prepare()
             except ChainError as error:
                 self._note("the node is not as decided yet", error)
             try:

@@ -54,7 +54,7 @@ class Salvage:
         return new
 
     async def _release_what_came_back(self, dead: tuple[DeadEvent, ...]) -> None:
-        entries = {entry_event(d)[1]: d.event.id for d in dead}
+        entries = {entry_event(d)[1]: d for d in dead}
         back = await self.store.holds(list(entries))
         if back:
             await self.store.release([entries[entry] for entry in back])

@@ -163,10 +163,10 @@ class MemoryStore:
         self._check_prepared()
         return frozenset(ident for ident in ids if self._log.find(ident))
 
-    async def release(self, ids: Sequence[UUID]) -> None:
+    async def release(self, dead: Sequence[DeadEvent]) -> None:
         self._check_prepared()
-        released = frozenset(ids)
-        self._dead = {key: dead for key, dead in self._dead.items() if dead.event.id not in released}
+        for gone in dead:
+            self._dead.pop((gone.event.epoch, gone.event.position, gone.event.id), None)
 
     async def wait(self, after: Position, timeout_s: float) -> None:
         if self._log.tip.position > after:

@@ -229,9 +229,17 @@ class PostgresStore:
             rows = await connection.fetch("select id from chain.event where id = any($1)", list(ids))
         return frozenset(row["id"] for row in rows)
 
-    async def release(self, ids: Sequence[UUID]) -> None:
+    async def release(self, dead: Sequence[DeadEvent]) -> None:
+        # By place, not by id alone: a requeued event can die again, on another branch.
         async with self._sessions.use(writes=True) as connection:
-            await connection.execute("delete from chain.dead where id = any($1)", list(ids))
+            await connection.execute(
+                "delete from chain.dead d using unnest($1::uuid[], $2::bigint[], $3::bigint[])"
+                " as r (id, position, epoch)"
+                " where (d.id, d.position, d.epoch) = (r.id, r.position, r.epoch)",
+                [d.event.id for d in dead],
+                [d.event.position for d in dead],
+                [d.event.epoch for d in dead],
+            )
 
     async def wait(self, after: Position, timeout_s: float) -> None:
         await self._hints.wait(after, timeout_s)

@@ -285,7 +285,7 @@ async def test_dead_events_are_read_in_pages_and_kept_until_they_are_released(st
     assert [d.event.position for d in first + rest] == [5, 6, 7, 8]
     assert await old.dead_branch(Tip(Position(8), ONE)) == ()
 
-    await old.release([d.event.id for d in first])
+    await old.release(first)
     assert await old.dead_branch() == rest
 
 
