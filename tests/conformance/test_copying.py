@@ -306,6 +306,21 @@ async def test_repeated_give_ups_add_to_what_is_kept(stores: Stores) -> None:
     assert len(await old.dead_branch()) == 6
 
 
+async def test_an_event_that_died_twice_is_let_go_of_once_at_a_time(stores: Stores) -> None:
+    """Requeued under its own id, it can be on a second dead branch while the first is still kept."""
+    old, new, tip = await forked((stores, stores))
+    await old.give_up(Position(4), tip, TWO, "b")
+    first = await old.dead_branch()
+    dead = first[0].event
+    await new.add(dead.stream, Expect.ANY, [NewEvent(dead.type, dead.data, dead.metadata, dead.id)])
+    await copy(new, old, "b")
+    await old.give_up(Position(4), await old.tip(), TWO, "b")
+    await old.release(first)
+    kept = await old.dead_branch()
+    assert dead.id in {d.event.id for d in kept}
+    assert {d.event.epoch for d in kept} == {TWO}
+
+
 @pytest.mark.parametrize("keep", [0, 8])
 async def test_all_or_nothing_of_a_log_may_be_given_up(stores: Stores, keep: int) -> None:
     old, _, tip = await forked((stores, stores))
