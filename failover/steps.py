@@ -232,6 +232,9 @@ async def repoint(context: Context) -> Result:
 async def begin_join(context: Context) -> Result:
     """The node follows the tail, without being a member yet. It must be reachable, and its daemon up."""
     region = context.fleet.config.node(context.node).region
+    topology = await context.topology()
+    if context.node in topology.order:
+        raise Refused(f"{context.node} is a member already: {topology.role(context.node).value}")
     await _wait_prepared(context.store(context.node))
     topology = await context.fleet.registry.decide(
         start_join(context.node, region, run=context.run.id), by=context.by, why=context.why

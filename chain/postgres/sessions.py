@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
@@ -203,6 +204,8 @@ def translate(error: Exception, peer: str, *, outcome_unknown: bool = False) -> 
     if isinstance(error, _UNREACHABLE):
         if isinstance(error, TimeoutError):
             reason = "no answer in time"
+        elif isinstance(error, OSError) and error.errno:
+            reason = os.strerror(error.errno).lower()
         else:
             reason = str(error) or type(error).__name__
         if outcome_unknown:

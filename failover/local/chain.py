@@ -260,14 +260,17 @@ def _copy_server(source: LocalPostgres, target: LocalPostgres) -> None:
 
 async def _unsettled(fleet: Fleet) -> str:
     """Why the chain is not as decided yet; empty if it is."""
-    topology = await fleet.registry.topology()
-    for node in topology.order:
-        asked = assignment(topology, node)
-        state = await fleet.store(node).state()
+    seen = await fleet.observe()
+    for node in seen.topology.order:
+        asked, state = assignment(seen.topology, node), seen.nodes[node].state
+        if state is None:
+            return f"{node}: {seen.nodes[node].trouble}"
         if isinstance(asked, Lead) and not (state.writable and state.reign == asked.epoch):
             return f"{node} is not the head of epoch {asked.epoch} yet"
         if isinstance(asked, Follow) and (state.upstream, state.epoch) != (asked.upstream, asked.epoch):
             return f"{node} does not follow {asked.upstream} yet"
+        if seen.nodes[node].daemon is None:
+            return f"the daemon of {node} does not answer yet"
     return ""
 
 
