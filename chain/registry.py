@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
-from chain.decisions import Command, Decision, decode, encode, evolve
+from chain.commands import Command
+from chain.decisions import Decision, decode, encode, evolve
 from chain.errors import NotHead, Refused, WrongRevision
 from chain.event import Epoch, Event, Expect, Position, Revision, new_id
 from chain.store import Identity, Store

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-from chain.decisions import busy, finish_run, finish_step, start_run, start_step
+from chain.commands import busy, finish_run, finish_step, start_run, start_step
 from chain.errors import ChainError, TimedOut
 from chain.event import Epoch
 from chain.topology import Run, RunStep, Topology

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID, uuid5
 
-from chain.decisions import begin_reign, detach, finish_join, grant, start_join
+from chain.commands import begin_reign, detach, finish_join, grant, start_join
 from chain.errors import ChainError, Different, NotPrepared, Refused, StaleLink
 from chain.event import Epoch, Position, Tip
 from chain.store import Role, Store

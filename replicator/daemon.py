@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import uuid4, uuid5
 
-from chain.decisions import begin_reign, create_chain, grant
+from chain.commands import begin_reign, create_chain, grant
 from chain.errors import ChainError, NotPrepared, Refused, StaleLink
 from chain.event import Epoch
 from chain.registry import Registry

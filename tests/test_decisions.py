@@ -13,9 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from chain.commands import (
+    Command,
+    begin_reign,
+    create_chain,
+    detach,
+    finish_join,
+    finish_run,
+    finish_step,
+    grant,
+    start_join,
+    start_run,
+    start_step,
+)
 from chain.decisions import (
     ChainCreated,
-    Command,
     Decision,
     EpochGranted,
     JoinFinished,
@@ -26,19 +38,9 @@ from chain.decisions import (
     RunStarted,
     StepFinished,
     StepStarted,
-    begin_reign,
-    create_chain,
     decode,
-    detach,
     encode,
     evolve,
-    finish_join,
-    finish_run,
-    finish_step,
-    grant,
-    start_join,
-    start_run,
-    start_step,
 )
 from chain.errors import BadInput, Busy, Corrupt, Refused
 from chain.event import Epoch, Event, NewEvent, Position, Revision

@@ -1,0 +1,197 @@
+"""Who may make which decision when: commands, each a pure function from a topology to decisions.
+
+The registry appends what a command gives at the revision that it decided on, so of two controllers or two
+operators only one can win.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from chain.decisions import (
+    ChainCreated,
+    Decision,
+    EpochGranted,
+    JoinFinished,
+    JoinStarted,
+    NodeDetached,
+    ReignBegan,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    StepStarted,
+)
+from chain.errors import BadInput, Busy, Refused
+from chain.event import Epoch, Position
+from chain.topology import Run, Topology
+
+Command = Callable[[Topology | None], tuple[Decision, ...]]
+"""Decides on a topology: the decisions to record, none if there is nothing (left) to do. Raises Refused."""
+
+
+def create_chain(chain: str, regions: Mapping[str, str], promotion: UUID) -> Command:
+    """The chain with its first head. Nothing to do if it exists."""
+
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        if topology is not None:
+            return ()
+        if not regions:
+            raise BadInput("a chain needs at least one node")
+        return (ChainCreated(chain, dict(regions), promotion),)
+
+    return decide
+
+
+def grant(
+    epoch: Epoch, promotion: UUID, head: str, *, run: UUID | None, detach: tuple[str, ...] = ()
+) -> Command:
+    """The next epoch for `head`; the others keep their order behind it, without those to `detach`.
+
+    Granted once: to the run that is under way, or, when none is, to a head that asks for itself.
+    """
+
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        topology = _existing(topology)
+        if (topology.epoch, topology.promotion, topology.head) == (epoch, promotion, head):
+            return ()
+        _check_run(topology, run)
+        if run is None and head != topology.head:
+            raise Refused(f"{head} is not the head, so only an operation can make it the head")
+        if epoch != topology.epoch + 1:
+            raise Refused(
+                f"epoch {epoch} can't be granted: the chain is in epoch {topology.epoch}, with head"
+                f" {topology.head}",
+                hint="look at the chain again: chainctl status",
+            )
+        if head not in topology.order:
+            raise Refused(f"{head} is no member of the chain, so it can't be its head")
+        order = (head, *(n for n in topology.order if n != head and n not in detach))
+        return (EpochGranted(epoch, promotion, order, topology.joining),)
+
+    return decide
+
+
+def begin_reign(epoch: Epoch, promotion: UUID, position: Position) -> Command:
+    """Records that the head took up its epoch. Nothing to do if it is known, or a newer one holds."""
+
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        topology = _existing(topology)
+        if (topology.epoch, topology.promotion) != (epoch, promotion) or topology.began is not None:
+            return ()
+        return (ReignBegan(epoch, position),)
+
+    return decide
+
+
+def start_join(node: str, region: str, *, run: UUID) -> Command:
+    """Lets a node follow the tail, to become a member once it is verified."""
+
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        topology = _existing(topology)
+        _check_run(topology, run)
+        if node in topology.joining or node in topology.order:
+            return ()
+        return (JoinStarted(node, region),)
+
+    return decide
+
+
+def finish_join(node: str, *, run: UUID) -> Command:
+    """Makes a joining node the tail."""
+
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        topology = _existing(topology)
+        if node in topology.order:
+            return ()
+        _check_run(topology, run)
+        if node not in topology.joining:
+            raise Refused(f"{node} is not joining")
+        return (JoinFinished(node),)
+
+    return decide
+
+
+def detach(node: str, *, run: UUID) -> Command:
+    """Takes a follower out of the chain; who followed it follows the node before it."""
+
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        topology = _existing(topology)
+        if node in topology.detached:
+            return ()
+        _check_run(topology, run)
+        if topology.role(node).value == "head":
+            raise Refused(f"{node} is the head", hint="move the head first: switchover or failover")
+        return (NodeDetached(node),)
+
+    return decide
+
+
+def start_run(run: UUID, playbook: str, parameters: Mapping[str, Any], by: str) -> Command:
+    """Begins a run. One at a time: raises Busy, naming who is at it."""
+
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        topology = _existing(topology)
+        if topology.run is not None:
+            if topology.run.id == run:
+                return ()
+            raise busy(topology.run)
+        return (RunStarted(run, playbook, dict(parameters), by, Epoch(topology.epoch + 1)),)
+
+    return decide
+
+
+def start_step(run: UUID, step: str) -> Command:
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        topology = _existing(topology)
+        _check_run(topology, run)
+        if topology.run is not None and topology.run.result(step) is not None:
+            return ()
+        return (StepStarted(run, step),)
+
+    return decide
+
+
+def finish_step(run: UUID, step: str, result: Mapping[str, Any]) -> Command:
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        topology = _existing(topology)
+        _check_run(topology, run)
+        if topology.run is not None and topology.run.result(step) is not None:
+            return ()
+        return (StepFinished(run, step, dict(result)),)
+
+    return decide
+
+
+def finish_run(run: UUID, outcome: str, reason: str = "") -> Command:
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        topology = _existing(topology)
+        if topology.run is None or topology.run.id != run:
+            return ()
+        return (RunFinished(run, outcome, reason),)
+
+    return decide
+
+
+def busy(run: Run) -> Busy:
+    at = run.steps[-1].name if run.steps else "its start"
+    return Busy(
+        f"{run.playbook} (run {run.id}, begun by {run.by}) is under way, at {at}",
+        hint="wait for it; if who began it is gone, give the same command again to carry it on",
+    )
+
+
+def _existing(topology: Topology | None) -> Topology:
+    if topology is None:
+        raise Refused("the registry does not know this chain", hint="start it: chainctl up")
+    return topology
+
+
+def _check_run(topology: Topology, run: UUID | None) -> None:
+    under_way = topology.run.id if topology.run is not None else None
+    if under_way == run:
+        return
+    if topology.run is not None:
+        raise busy(topology.run)
+    raise Refused(f"run {run} has ended", hint="look at the chain again: chainctl history")
