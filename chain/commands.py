@@ -56,9 +56,10 @@ def grant(
         topology = _existing(topology)
         if (topology.epoch, topology.promotion, topology.head) == (epoch, promotion, head):
             return ()
-        _check_run(topology, run)
         if run is None and head != topology.head:
             raise Refused(f"{head} is not the head, so only an operation can make it the head")
+        if run is not None or _moves_the_head(topology.run):
+            _check_run(topology, run)
         if epoch != topology.epoch + 1:
             raise Refused(
                 f"epoch {epoch} can't be granted: the chain is in epoch {topology.epoch}, with head"
@@ -174,11 +175,16 @@ def finish_run(run: UUID, outcome: str, reason: str = "") -> Command:
     return decide
 
 
+def _moves_the_head(run: Run | None) -> bool:
+    """Has a run begun to take the head's place away? One that has not must not keep it from going on."""
+    return run is not None and any(step.name.startswith(("fence", "grant")) for step in run.steps)
+
+
 def busy(run: Run) -> Busy:
     at = run.steps[-1].name if run.steps else "its start"
     return Busy(
         f"{run.playbook} (run {run.id}, begun by {run.by}) is under way, at {at}",
-        hint="wait for it; if who began it is gone, give the same command again to carry it on",
+        hint="wait for it; if who began it is gone, give the same command again, or chainctl abort",
     )
 
 

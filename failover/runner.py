@@ -11,11 +11,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from chain.commands import busy, finish_run, finish_step, start_run, start_step
-from chain.errors import ChainError, TimedOut
+from chain.errors import ChainError, Refused, TimedOut
 from chain.event import Epoch
 from chain.topology import Run, RunStep, Topology
 from failover.fleet import Fleet
-from failover.playbook import Playbook, Step
+from failover.playbook import Playbook, Step, load_playbook
 from failover.steps import CHECKS, STEPS, Context, Result
 
 
@@ -98,6 +98,17 @@ async def execute(
         return await runner.run(resumed=resumed)
 
 
+async def abort(fleet: Fleet, *, by: str, why: str = "", watch: Watcher = lambda report: None) -> Run:
+    """Undoes and ends the unfinished run. Raises Refused if there is none, Busy if somebody is at it."""
+    async with fleet.registry.hold():
+        run = (await fleet.registry.topology()).run
+        if run is None:
+            raise Refused("no run is unfinished")
+        runner = _Runner(fleet, load_playbook(run.playbook), run.id, by, why, watch)
+        await runner.abort(why or "aborted by the operator")
+        return run
+
+
 @dataclass(slots=True)
 class _Runner:
     fleet: Fleet
@@ -147,15 +158,32 @@ class _Runner:
         return result
 
     async def _fail(self, begun: list[Step], error: ChainError) -> None:
-        """Undoes in reverse what has an undo, unless the point of no return was begun; ends the run."""
+        """Undoes and ends the run; behind the point of no return, what may yet succeed is left open."""
         if not any(step.point_of_no_return for step in begun):
-            for step in reversed(begun):
-                if step.undo is not None:
-                    run = await self._current()
-                    self.watch(StepReport(step.undo, "begun"))
-                    await STEPS[step.undo](Context(self.fleet, run, self.by, self.why))
-                    self.watch(StepReport(step.undo, "done"))
+            await self.undo(begun)
+        elif error.retriable or isinstance(error, TimedOut):
+            return
         await self._decide_finish("failed", error.message)
+
+    async def abort(self, reason: str) -> None:
+        """Undoes and ends a run that nobody carries on. Raises Refused behind the point of no return."""
+        names = {step.name for step in (await self._current()).steps}
+        begun = [step for step in self.playbook.steps if step.step in names]
+        if any(step.point_of_no_return for step in begun):
+            raise Refused(
+                f"{self.playbook.name} is behind its point of no return",
+                hint="carry it on: give the same command again",
+            )
+        await self.undo(begun)
+        await self._decide_finish("aborted", reason)
+
+    async def undo(self, begun: list[Step]) -> None:
+        """Takes back, in reverse, what has an undo."""
+        for step in reversed(begun):
+            if step.undo is not None:
+                run = await self._current()
+                await STEPS[step.undo](Context(self.fleet, run, self.by, self.why))
+                self.watch(StepReport(step.undo, "done"))
 
     async def _current(self) -> Run:
         run = (await self.fleet.registry.topology()).run

@@ -7,13 +7,14 @@ whatever is older than what they have promised.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID, uuid5
 
 from chain.commands import begin_reign, detach, finish_join, grant, start_join
-from chain.errors import ChainError, Different, NotPrepared, Refused, StaleLink
+from chain.errors import ChainError, Different, NotPrepared, Refused, StaleLink, TimedOut
 from chain.event import Epoch, Position, Tip
 from chain.store import Role, Store
 from chain.topology import Run, Topology
@@ -21,6 +22,9 @@ from failover.fleet import Fleet, most_advanced
 from replicator.verify import Verdict, verify_pair
 
 Result = dict[str, Any]
+
+STALLED_S: Final = 60.0
+"""A node that joins and has not moved for so long is waited for no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,11 @@ async def check_candidate(context: Context) -> Result:
 
 async def fence_head(context: Context) -> Result:
     """The old head promises to take no more writes; its tip is final then."""
+    topology = await context.topology()
+    if topology.epoch >= context.run.epoch and topology.promotion != context.run.id:
+        raise Refused(
+            f"the chain came to epoch {topology.epoch} since this run began", hint="give the command again"
+        )
     tip = await context.store(context.old_head).fence(context.run.epoch)
     return {"position": tip.position, "epoch": tip.epoch}
 
@@ -207,7 +216,10 @@ async def _promote(context: Context, node: str, epoch: Epoch, promotion: UUID) -
 
 async def restore_head(context: Context) -> Result:
     """Takes a fence back: the old head is granted the epoch and goes on in it."""
+    topology = await context.topology()
     promotion = uuid5(context.run.id, "restore")
+    if topology.epoch >= context.run.epoch and topology.promotion != promotion:
+        return {}  # a newer epoch was granted to a head already: there is no fence left to take back
     await context.fleet.registry.decide(
         grant(context.run.epoch, promotion, context.old_head, run=context.run.id),
         by=context.by,
@@ -253,16 +265,26 @@ async def abandon_join(context: Context) -> Result:
 
 async def catch_up(context: Context) -> Result:
     """Waits until the node has all that its upstream had, a moment ago."""
-    topology = await context.topology()
-    upstream = topology.upstream(context.node) or topology.head
     store = context.store(context.node)
+    seen, since = None, time.monotonic()
+    aim: Position | None = None
     while True:
+        topology = await context.topology()
+        upstream = topology.upstream(context.node) or topology.head
         state = await store.state()
         goal = await context.store(upstream).tip()
         # Only an event of the newest epoch at its tip says that a log is off every dead branch.
-        if state.upstream == upstream and state.tip.epoch == goal.epoch == topology.epoch:
-            tip = await _wait_for(context, context.node, goal.position)
-            return {"position": tip.position}
+        on_branch = state.upstream == upstream and state.tip.epoch == goal.epoch == topology.epoch
+        aim = (aim or goal.position) if on_branch else None
+        if aim is not None and state.tip.position >= aim:
+            return {"position": state.tip.position}
+        if state.tip != seen:
+            seen, since = state.tip, time.monotonic()
+        elif time.monotonic() - since > STALLED_S:
+            raise TimedOut(
+                f"{context.node} has stood at {state.tip} for {STALLED_S:g} s, behind {upstream} at {goal}",
+                hint="is its daemon up, and its upstream's? chainctl status",
+            )
         await asyncio.sleep(0.05)
 
 

@@ -134,7 +134,7 @@ class Link:
     def _wait_s(self) -> float:
         """Full jitter, from a tenth of a second up; from the start again after every success."""
         self._failures += 1
-        return random.uniform(0, min(self.pace.backoff_s, 0.1 * 2**self._failures))
+        return random.uniform(0, min(self.pace.backoff_s, 0.1 * 2 ** min(self._failures, 10)))
 
     def _pause(self, attempt: RetryCallState) -> None:
         error = attempt.outcome.exception() if attempt.outcome else None
@@ -220,6 +220,7 @@ class Link:
         state = await self.target.state()
         if state.epoch != self.assignment.epoch or state.upstream != self.assignment.upstream:
             raise StaleLink(f"{self.target_name} follows {state.upstream} in epoch {state.epoch} now")
+        self._failures = 0
         tip = await self._source_tip()
         if tip.position < after:
             raise _Behind(f"{self.source_name} went back to {tip}, behind {self.target_name} at {after}")

@@ -89,6 +89,11 @@ async def verify_pair(
                 target_tip,
                 reason=f"{behind} has not come to {last} yet",
             )
+        if first > source_tip and first > target_tip and first > 1 and last is None:
+            reason = f"neither has come to {first} yet"
+            return Verified(
+                source_name, target_name, Verdict.UNKNOWN, first, end, source_tip, target_tip, reason=reason
+            )
         differing: list[Position] = []
         if target_tip > source_tip and last is None:
             differing.append(Position(source_tip + 1))

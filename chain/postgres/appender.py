@@ -122,8 +122,8 @@ def _answer(request: _Request, outcome: str, first: int | None, revision: int, e
     if outcome == "conflict" or first is None:
         request.answer.set_exception(
             WrongRevision(
-                f"stream {request.stream!r} is at revision {revision}; expected was"
-                f" {_describe(request.expected)}, with events that it does not hold yet",
+                f"stream {request.stream!r} is at revision {revision}, not at"
+                f" {_describe(request.expected)} as expected, or an event id is taken",
                 current=revision,
             )
         )

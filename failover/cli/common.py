@@ -41,6 +41,9 @@ DryOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and ch
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the chain's history.")]
 
 LOCAL = Path(".geochain")
+CELL = 300
+MOST = 2**63 - 1
+"""The largest position and revision there can be."""
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -94,12 +97,13 @@ def print_rows(
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(_cell(row.get(column)) for column in columns))
+            table.add_row(*(Text(_cell(row.get(column))) for column in columns))
         Console(soft_wrap=False, width=None if sys.stdout.isatty() else 140).print(table)
 
 
@@ -128,4 +132,11 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return str(value)
+    return _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    """Made harmless and short enough for a table: what is in an event, anyone may have written."""
+    cut = "" if len(text) <= CELL else f"… ({len(text):,} characters; -o json shows all)"
+    shown = text if not cut else text[:CELL]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown) + cut

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from failover.cli.common import ConfigOption, Output, OutputOption, load, print_json, print_rows, run, talk
+from failover.cli.common import (
+    MOST,
+    ConfigOption,
+    Output,
+    OutputOption,
+    load,
+    print_json,
+    print_rows,
+    run,
+    talk,
+)
 
 if TYPE_CHECKING:
     from chain.client import Client
@@ -126,7 +136,7 @@ def read(
     config: ConfigOption = None,
     output: OutputOption = Output.TABLE,
     node: Annotated[str | None, typer.Option(help="The node to read; else the tail.")] = None,
-    after: Annotated[int, typer.Option(min=0, help="Skip so many: positions, or revisions.")] = 0,
+    after: Annotated[int, typer.Option(min=0, max=MOST, help="Skip so many: positions, or revisions.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=100_000)] = 100,
 ) -> None:
     """Read events of a stream, or of the log."""
@@ -150,7 +160,7 @@ def read(
 def follow(
     config: ConfigOption = None,
     node: Annotated[str | None, typer.Option(help="The node to follow; else the tail.")] = None,
-    after: Annotated[int, typer.Option(min=0, help="Begin behind this position.")] = 0,
+    after: Annotated[int, typer.Option(min=0, max=MOST, help="Begin behind this position.")] = 0,
     count: Annotated[int, typer.Option(min=0, help="End after so many events; 0 is never.")] = 0,
 ) -> None:
     """Print the log as JSON lines, and then what comes."""

@@ -23,7 +23,7 @@ NodeOption = Annotated[str | None, typer.Option("--to", help="The node to make h
 
 
 def register(app: typer.Typer) -> None:
-    for command in (failover, switchover, bootstrap, rejoin, detach, rotate, failback):
+    for command in (failover, switchover, bootstrap, rejoin, detach, rotate, failback, abort):
         app.command()(command)
 
 
@@ -87,6 +87,22 @@ def detach(
 ) -> None:
     """Take a follower out of the chain; who followed it follows the node before it."""
     _operate("detach", {"node": node}, config, reason, dry_run, yes, then=f"chainctl bootstrap {node}")
+
+
+def abort(config: ConfigOption = None, reason: ReasonOption = "", yes: YesOption = False) -> None:
+    """Undo and end a run that was left unfinished and is not to be carried on."""
+    settings = load(config)
+
+    async def work() -> None:
+        from failover.fleet import open_fleet
+        from failover.runner import abort as abort_run
+
+        async with open_fleet(settings) as fleet:
+            confirm("undo and end the unfinished run?", yes=yes)
+            run_ = await abort_run(fleet, by=who(), why=reason, watch=lambda report: _say(report))
+            talk(f"{run_.playbook} was undone and ended")
+
+    run(work())
 
 
 def rotate(
@@ -165,7 +181,8 @@ def _operate(
             if done.resumed:
                 talk("an unfinished run was carried on")
         await show_status(settings, Output.TABLE)
-        talk(f"next: {then}")
+        chosen = found.get("choose-candidate", {})
+        talk(f"next: {then.replace('OLD-HEAD', str(chosen.get('head', '')))}")
 
     run(work())
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from failover.cli.common import (
+    MOST,
     ConfigOption,
     Output,
     OutputOption,
@@ -94,13 +95,18 @@ def history(
 def verify(
     config: ConfigOption = None,
     output: OutputOption = Output.TABLE,
-    first: Annotated[int, typer.Option("--from", min=1, help="First position.")] = 1,
+    first: Annotated[int, typer.Option("--from", min=1, max=MOST, help="First position.")] = 1,
     last: Annotated[
-        int | None, typer.Option("--to", min=1, help="Last position; else as far as both have come.")
+        int | None,
+        typer.Option("--to", min=1, max=MOST, help="Last position; else as far as both have come."),
     ] = None,
 ) -> None:
     """Compare the content of every neighbouring pair of nodes. Exit 0: equal; 7: not; 6: can't tell."""
     settings = load(config)
+    if last is not None and last < first:
+        from chain.errors import BadInput
+
+        raise BadInput(f"--to {last} lies before --from {first}")
 
     async def work() -> list[dict[str, Any]]:
         from chain.event import Position
@@ -172,7 +178,11 @@ def _line(seen: Observation) -> str:
 def _report(seen: Observation) -> dict[str, Any]:
     topology = seen.topology
     rows = [_row(seen, node) for node in seen.nodes.values()]
-    troubles = [f"{row['node']}: {row['trouble']}" for row in rows if row["trouble"] and row["member"]]
+    troubles = [
+        f"{row['node']}: {row['trouble']}"
+        for row in rows
+        if row["trouble"] and (row["member"] or row["role"] == "joining")
+    ]
     return {
         "chain": topology.chain,
         "epoch": topology.epoch,

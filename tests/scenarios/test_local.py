@@ -128,6 +128,19 @@ async def test_a_move_is_refused_when_the_content_differs(chain: LocalChain) -> 
         assert (await fleet.store("east-1").state()).writable
 
 
+async def test_what_somebody_wrote_into_an_event_harms_no_table(chain: LocalChain) -> None:
+    config = ("-c", str(chain.config_path))
+    for data in ("[/x]", "[bold]b[/bold]", "a\tb\x1b[31mred\nnl", "x" * 100_000):
+        assert (await chainctl("events", "append", "odd", "T", data, *config)).code == 0
+    table = await chainctl("events", "read", "odd", "--node", "east-1", *config)
+    assert table.code == 0, table.err
+    assert "[/x]" in table.out
+    assert "\x1b" not in table.out
+    assert len(table.out) < 20_000
+    assert (await chainctl("verify", *config, "--from", "10", "--to", "5")).code == 2
+    assert (await chainctl("verify", *config, "--from", "1000000")).code == 6
+
+
 async def test_nothing_is_changed_without_a_yes(chain: LocalChain) -> None:
     config = ("-c", str(chain.config_path))
     asked = await chainctl("switchover", "--to", "west-1", *config)

@@ -12,6 +12,7 @@ import pytest
 from chain.errors import Busy, TimedOut
 from chain.event import Appended, Expect, NewEvent
 from chain.store import Role
+from chain.tasks import end
 from failover.local.chain import LocalChain
 from replicator.verify import Verdict, verify_chain
 from tests.support import append, assert_dense, chainctl, client_of, fleet_of, operate, wait_equal, whole_log
@@ -133,6 +134,30 @@ async def test_a_new_tail_is_bootstrapped_and_verified_before_it_is_a_member(cha
         assert done.results["verify-node"]["verified"] >= 501
         await wait_equal([fleet.store(n) for n in done.topology.order])
         assert (await fleet.store("west-2").state()).role is Role.TAIL
+
+
+async def test_an_unfinished_bootstrap_keeps_no_restarted_head_from_going_on(chain: LocalChain) -> None:
+    async with fleet_of(chain) as fleet, client_of(chain) as client:
+        await operate(fleet, "detach", node="east-2")
+        chain.signal_daemon("east-2", signal.SIGKILL)
+        joining = asyncio.create_task(operate(fleet, "bootstrap", node="east-2"))
+        while not (await fleet.registry.topology()).joining:
+            await asyncio.sleep(0.01)
+        await end(joining)
+        assert (await fleet.registry.topology()).run
+        await chain.kill_postgres("east-1")
+        await chain.start_postgres("east-1")
+        answer = await client.add("s", Expect.ANY, [NewEvent("Tested", b"after the restart")])
+        assert answer.epoch == 2
+
+        aborted = await chainctl("abort", "--yes", "-c", str(chain.config_path))
+        assert aborted.code == 0, aborted.err
+        topology = await fleet.registry.topology()
+        assert (topology.run, topology.joining) == (None, ())
+        assert (await chainctl("abort", "--yes", "-c", str(chain.config_path))).code == 3
+        chain.start_daemon("east-2")
+        done = await operate(fleet, "bootstrap", node="east-2")
+        assert done.topology.order == ("east-1", "west-1", "east-2")
 
 
 async def test_a_lost_middle_is_left_out_and_the_tail_goes_on_at_the_head(chain: LocalChain) -> None:
