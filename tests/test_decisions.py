@@ -151,9 +151,15 @@ class TestGrant:
         granted = after(SHOP, grant(Epoch(2), PROMOTION, "east-1", run=None))
         assert (granted.epoch, granted.promotion, granted.order) == (2, PROMOTION, SHOP.order)
 
-    def test_a_head_that_asks_while_a_run_is_under_way_is_told_who_is_at_it(self) -> None:
-        with pytest.raises(Busy, match="begun by ada"):
-            grant(Epoch(2), PROMOTION, "east-1", run=None)(OPERATED)
+    def test_a_run_that_moves_the_head_is_not_overtaken_by_the_head_itself(self) -> None:
+        for step in ("fence-head", "fence-head-if-reachable", "grant-epoch"):
+            moving = after(OPERATED, start_step(RUN, step))
+            with pytest.raises(Busy, match="begun by ada"):
+                grant(Epoch(2), PROMOTION, "east-1", run=None)(moving)
+
+    def test_a_run_that_has_not_come_so_far_keeps_no_head_from_going_on(self) -> None:
+        for begun in (OPERATED, after(OPERATED, start_step(RUN, "begin-join"))):
+            assert after(begun, grant(Epoch(2), PROMOTION, "east-1", run=None)).epoch == 2
 
     def test_another_run_or_one_that_has_ended_is_granted_nothing(self) -> None:
         with pytest.raises(Busy):

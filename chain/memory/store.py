@@ -255,8 +255,8 @@ class MemoryStore:
         decision = decide(self._log, stream, expected, events)
         if isinstance(decision, Conflict):
             raise WrongRevision(
-                f"stream {stream!r} is at revision {decision.current}; expected was {expected},"
-                " with events that it does not hold yet",
+                f"stream {stream!r} is at revision {decision.current}, not at {expected} as expected,"
+                " or an event id is taken",
                 current=decision.current,
             )
         if isinstance(decision, Repeated):
