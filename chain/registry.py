@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from chain.commands import Command
 from chain.decisions import Decision, decode, encode, evolve
 from chain.errors import NotHead, Refused, WrongRevision
-from chain.event import Epoch, Event, Expect, Position, Revision, new_id
+from chain.event import Epoch, Event, Expect, Revision, new_id
 from chain.store import Identity, Store
 from chain.topology import Topology
 
@@ -114,10 +114,6 @@ class Registry:
     def hold(self) -> AbstractAsyncContextManager[None]:
         """Keeps other operators off this chain while the block runs. Raises Busy at once."""
         return self._locks.hold(f"chain {self.chain}")
-
-    async def tip(self) -> Position:
-        """How far the control store is; for `status`."""
-        return (await self._store.tip()).position
 
     async def close(self) -> None:
         await self._store.close()

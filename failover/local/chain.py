@@ -33,7 +33,6 @@ from failover.fleet import Fleet, open_fleet
 from failover.local import processes
 from failover.local.postgres import LocalPostgres, PortTaken
 
-DEFAULT_FOLDER: Final = Path(".geochain")
 DEFAULT_NODES: Final[Mapping[str, str]] = {"east-1": "east", "west-1": "west", "east-2": "east"}
 
 _HEADER: Final = "# The local chain. Written by `chainctl up`; `chainctl down --wipe` removes it.\n"
