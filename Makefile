@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint types layers check clean
+.PHONY: help setup demo test soak test-long bench-failover model lint types layers check clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,18 @@ demo: $(READY) ## Run the whole story on embedded servers: loss of a region, fai
 test: $(READY) ## Run the everyday test suite on real Postgres processes
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
+test-long: $(READY) ## Run the scenarios that take long
+	$(BIN)/python -m pytest -n 2 -m long $(ARGS)
+
+bench-failover: $(READY) ## Measure failovers and switchovers under load; prints JSON (about 15 minutes)
+	$(BIN)/python -m bench.failover $(ARGS)
+
+soak: $(READY) ## Live a hundred thousand simulated lives (SEEDS=…, FIRST_SEED=…)
+	SEEDS=$${SEEDS:-100000} $(BIN)/python -m pytest -n 2 -q tests/simulation/test_swarm.py $(ARGS)
+
+model: ## Check the model of the lease, exhaustively (needs spin and gcc; about 3 minutes, 2 GB)
+	@$(PYTHON) -m tests.model.check $(ARGS)
+
 lint: $(READY) ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,7 +45,7 @@ types: $(READY) ## Check types, strictly
 layers: $(READY) ## Check that imports point one way
 	$(BIN)/lint-imports
 
-check: lint types layers test ## Everything that CI checks
+check: lint types layers test test-long ## Everything that CI checks
 
 clean: ## Remove what the targets above made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

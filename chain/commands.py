@@ -11,12 +11,16 @@ from typing import Any
 from uuid import UUID
 
 from chain.decisions import (
+    AutomationPaused,
+    AutomationResumed,
     ChainCreated,
     Decision,
     EpochGranted,
+    FailoverAcknowledged,
     JoinFinished,
     JoinStarted,
     NodeDetached,
+    PlanApproved,
     ReignBegan,
     RunFinished,
     RunStarted,
@@ -58,7 +62,7 @@ def grant(
             return ()
         if run is None and head != topology.head:
             raise Refused(f"{head} is not the head, so only an operation can make it the head")
-        if run is not None or _moves_the_head(topology.run):
+        if run is not None or moves_the_head(topology.run):
             _check_run(topology, run)
         if epoch != topology.epoch + 1:
             raise Refused(
@@ -114,8 +118,11 @@ def finish_join(node: str, *, run: UUID) -> Command:
     return decide
 
 
-def detach(node: str, *, run: UUID) -> Command:
-    """Takes a follower out of the chain; who followed it follows the node before it."""
+def detach(node: str, *, run: UUID, keep_out: bool = False) -> Command:
+    """Takes a follower out of the chain; who followed it follows the node before it.
+
+    `keep_out` says that no controller is to bring it back.
+    """
 
     def decide(topology: Topology | None) -> tuple[Decision, ...]:
         topology = _existing(topology)
@@ -124,12 +131,20 @@ def detach(node: str, *, run: UUID) -> Command:
         _check_run(topology, run)
         if topology.role(node).value == "head":
             raise Refused(f"{node} is the head", hint="move the head first: switchover or failover")
-        return (NodeDetached(node),)
+        return (NodeDetached(node, keep_out),)
 
     return decide
 
 
-def start_run(run: UUID, playbook: str, parameters: Mapping[str, Any], by: str) -> Command:
+def start_run(
+    run: UUID,
+    playbook: str,
+    parameters: Mapping[str, Any],
+    by: str,
+    *,
+    text: str = "",
+    plan: str = "",
+) -> Command:
     """Begins a run. One at a time: raises Busy, naming who is at it."""
 
     def decide(topology: Topology | None) -> tuple[Decision, ...]:
@@ -138,7 +153,10 @@ def start_run(run: UUID, playbook: str, parameters: Mapping[str, Any], by: str) 
             if topology.run.id == run:
                 return ()
             raise busy(topology.run)
-        return (RunStarted(run, playbook, dict(parameters), by, Epoch(topology.epoch + 1)),)
+        started = RunStarted(
+            run, playbook, dict(parameters), by, Epoch(topology.epoch + 1), text=text, plan=plan
+        )
+        return (started,)
 
     return decide
 
@@ -154,13 +172,16 @@ def start_step(run: UUID, step: str) -> Command:
     return decide
 
 
-def finish_step(run: UUID, step: str, result: Mapping[str, Any]) -> Command:
+def finish_step(run: UUID, step: str, result: Mapping[str, Any], *, then: str | None = None) -> Command:
+    """Records what a step gave and, if there is a next to begin, that it begins."""
+
     def decide(topology: Topology | None) -> tuple[Decision, ...]:
         topology = _existing(topology)
         _check_run(topology, run)
         if topology.run is not None and topology.run.result(step) is not None:
             return ()
-        return (StepFinished(run, step, dict(result)),)
+        finished = StepFinished(run, step, dict(result))
+        return (finished,) if then is None else (finished, StepStarted(run, then))
 
     return decide
 
@@ -175,16 +196,57 @@ def finish_run(run: UUID, outcome: str, reason: str = "") -> Command:
     return decide
 
 
-def _moves_the_head(run: Run | None) -> bool:
+def pause_automation(by: str, why: str) -> Command:
+    """No controller acts by itself any more. Runs under way go on."""
+
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        return () if _existing(topology).paused is not None else (AutomationPaused(by, why),)
+
+    return decide
+
+
+def resume_automation() -> Command:
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        return () if _existing(topology).paused is None else (AutomationResumed(),)
+
+    return decide
+
+
+def acknowledge_failover() -> Command:
+    """Ends the cool-down after a failover: a person has looked at it."""
+
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        return () if _existing(topology).failed_over_at is None else (FailoverAcknowledged(),)
+
+    return decide
+
+
+def approve_plan(plan: str, by: str, for_s: float) -> Command:
+    """Approves of a plan by its hash, for a time. Raises BadInput."""
+
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        _existing(topology)
+        if not by.strip():
+            raise BadInput("an approval is given by a named person", hint="give a name: --by")
+        if not 0 < for_s <= 7 * 86400:
+            raise BadInput(f"an approval lasts more than 0 s and at most 7 days, not {for_s:g} s")
+        return (PlanApproved(plan, by, for_s),)
+
+    return decide
+
+
+def moves_the_head(run: Run | None) -> bool:
     """Has a run begun to take the head's place away? One that has not must not keep it from going on."""
-    return run is not None and any(step.name.startswith(("fence", "grant")) for step in run.steps)
+    return run is not None and any(
+        step.name.startswith(("fence", "end-lease", "grant")) for step in run.steps
+    )
 
 
 def busy(run: Run) -> Busy:
     at = run.steps[-1].name if run.steps else "its start"
     return Busy(
         f"{run.playbook} (run {run.id}, begun by {run.by}) is under way, at {at}",
-        hint="wait for it; if who began it is gone, give the same command again, or chainctl abort",
+        hint="wait for it; if who began it is gone, give the same command again, or chainctl playbook abort",
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from chain.client import Client
 from chain.config import Config
-from chain.postgres import PostgresLocks, PostgresStore
+from chain.postgres import PostgresLeases, PostgresLocks, PostgresStore
 from chain.registry import Registry
 
 
@@ -22,4 +23,16 @@ def open_registry(config: Config, *, timeout_s: float | None = None) -> Registry
     store = PostgresStore(
         config.registry.dsn.reveal(), name="the registry", timeout_s=timeout_s or config.links.timeout
     )
-    return Registry(store, PostgresLocks(store), config.chain)
+    return Registry(store, PostgresLocks(store), PostgresLeases(store), config.chain)
+
+
+def open_client(config: Config, *, deadline_s: float | None = None) -> Client:
+    """A client of the chain, with the registry's word for what is decided. Who opens it closes it."""
+    registry = open_registry(config)
+    return Client(
+        {node.name: node.region for node in config.nodes},
+        lambda node: open_store(config, node),
+        topology=registry.topology,
+        deadline_s=deadline_s or config.client.deadline,
+        on_close=registry.close,
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import singledispatch
 from typing import Any, Final
 from uuid import UUID
@@ -15,7 +16,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from chain.errors import Corrupt
 from chain.event import Epoch, Event, NewEvent, Position, Revision, new_id
-from chain.topology import Run, RunStep, Topology, frozen
+from chain.topology import Approval, Run, RunStep, Topology, frozen
+
+_DAWN: Final = datetime.min.replace(tzinfo=UTC)
+_MOST_APPROVALS: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class JoinFinished:
 @dataclass(frozen=True, slots=True)
 class NodeDetached:
     node: str
+    keep_out: bool = False
+    """A person wants it outside: no controller brings it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,10 @@ class RunStarted:
     parameters: dict[str, Any]
     by: str
     epoch: Epoch
+    text: str = ""
+    """The playbook itself, as JSON: whoever resumes the run goes on with what it began with."""
+    plan: str = ""
+    """The plan that was approved for it, if one was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +100,33 @@ class RunFinished:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class AutomationPaused:
+    """No controller acts by itself until AutomationResumed."""
+
+    by: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AutomationResumed:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverAcknowledged:
+    """A person has seen the last failover: the next may be automatic again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanApproved:
+    """`by` has approved of the plan with this hash, for `for_s` seconds."""
+
+    plan: str
+    by: str
+    for_s: float
+
+
 Decision = (
     ChainCreated
     | EpochGranted
@@ -101,6 +138,10 @@ Decision = (
     | StepStarted
     | StepFinished
     | RunFinished
+    | AutomationPaused
+    | AutomationResumed
+    | FailoverAcknowledged
+    | PlanApproved
 )
 
 _KINDS: Final[Mapping[str, type[Decision]]] = {
@@ -116,6 +157,10 @@ _KINDS: Final[Mapping[str, type[Decision]]] = {
         StepStarted,
         StepFinished,
         RunFinished,
+        AutomationPaused,
+        AutomationResumed,
+        FailoverAcknowledged,
+        PlanApproved,
     )
 }
 _CODECS: Final[Mapping[str, TypeAdapter[Any]]] = {name: TypeAdapter(kind) for name, kind in _KINDS.items()}
@@ -146,8 +191,13 @@ def decode(event: Event) -> Decision:
 # Folding.
 
 
-def evolve(topology: Topology | None, decision: Decision, revision: Revision) -> Topology:
-    """The topology after a decision. Raises Corrupt if the stream does not begin with ChainCreated."""
+def evolve(
+    topology: Topology | None, decision: Decision, revision: Revision, at: datetime = _DAWN
+) -> Topology:
+    """The topology after a decision, recorded `at` by the registry's clock.
+
+    Raises Corrupt if the stream does not begin with ChainCreated.
+    """
     if topology is None:
         if not isinstance(decision, ChainCreated):
             raise Corrupt(f"the registry stream begins with {type(decision).__name__}")
@@ -161,7 +211,15 @@ def evolve(topology: Topology | None, decision: Decision, revision: Revision) ->
             order=order,
             version=revision,
         )
-    return replace(_evolved(decision, topology), version=revision)
+    evolved = replace(_evolved(decision, topology), version=revision)
+    match decision:
+        case EpochGranted() if topology.head not in decision.order:
+            return replace(evolved, failed_over_at=at)
+        case PlanApproved():
+            approval = Approval(decision.plan, decision.by, at + timedelta(seconds=decision.for_s))
+            others = tuple(a for a in topology.approvals if a.plan != decision.plan)
+            return replace(evolved, approvals=(*others[-_MOST_APPROVALS:], approval))
+    return evolved
 
 
 @singledispatch
@@ -192,6 +250,7 @@ def _(decision: JoinStarted, topology: Topology) -> Topology:
         topology,
         regions=frozen({**topology.regions, decision.node: decision.region}),
         joining=(*topology.joining, decision.node),
+        kept_out=tuple(n for n in topology.kept_out if n != decision.node),
     )
 
 
@@ -210,13 +269,24 @@ def _(decision: NodeDetached, topology: Topology) -> Topology:
         topology,
         order=tuple(n for n in topology.order if n != decision.node),
         joining=tuple(n for n in topology.joining if n != decision.node),
+        kept_out=(*topology.kept_out, decision.node) if decision.keep_out else topology.kept_out,
     )
 
 
 @_evolved.register
 def _(decision: RunStarted, topology: Topology) -> Topology:
-    run = Run(decision.run, decision.playbook, decision.parameters, decision.by, decision.epoch)
-    return replace(topology, run=run)
+    approval = next((a for a in topology.approvals if a.plan == decision.plan), None)
+    run = Run(
+        decision.run,
+        decision.playbook,
+        decision.parameters,
+        decision.by,
+        decision.epoch,
+        text=decision.text,
+        approval=approval,
+    )
+    # An approval is for one run.
+    return replace(topology, run=run, approvals=tuple(a for a in topology.approvals if a is not approval))
 
 
 @_evolved.register
@@ -232,6 +302,27 @@ def _(decision: StepFinished, topology: Topology) -> Topology:
 @_evolved.register
 def _(decision: RunFinished, topology: Topology) -> Topology:
     return replace(topology, run=None)
+
+
+@_evolved.register
+def _(decision: AutomationPaused, topology: Topology) -> Topology:
+    why = f": {decision.why}" if decision.why else ""
+    return replace(topology, paused=f"by {decision.by}{why}")
+
+
+@_evolved.register
+def _(decision: AutomationResumed, topology: Topology) -> Topology:
+    return replace(topology, paused=None)
+
+
+@_evolved.register
+def _(decision: FailoverAcknowledged, topology: Topology) -> Topology:
+    return replace(topology, failed_over_at=None)
+
+
+@_evolved.register
+def _(decision: PlanApproved, topology: Topology) -> Topology:
+    return topology  # `evolve` adds it: it needs the time
 
 
 def _with_step(topology: Topology, step: RunStep) -> Topology:

@@ -7,6 +7,10 @@
     │   └── BadFile           a file of the user's can't be read (an import, a playbook)
     ├── Refused               a guard said no; nothing was changed
     │   ├── Busy              another run or operator is at it
+    │   ├── NotApproved       it needs an approval, which is not there, has expired, or was for another plan
+    │   ├── Overtaken         another was first: the chain is not as it was when this was decided
+    │   ├── Promised          a follower has promised its head not to be promoted for a while
+    │   ├── LeaseLost         the lease is another's, or was renewed meanwhile
     │   └── WrongIdentity     a node bears another chain's or another node's name
     ├── WrongRevision         optimistic concurrency: the stream is not where the caller thought
     ├── NotHead               this node takes no writes; says who does, if it knows
@@ -18,8 +22,10 @@
     ├── Corrupt               a log breaks its own rules: a hole, a wrong count
     ├── Unavailable           a peer can't be reached, or did not answer in time
     │   ├── NotPrepared       a store has no schema yet: its daemon makes it
-    │   └── OutcomeUnknown    the connection broke while a write was under way; retry with the same ids
+    │   ├── OutcomeUnknown    the connection broke while a write was under way; retry with the same ids
+    │   └── Overloaded        a client holds as many appends as it may; this one was not taken
     ├── TimedOut              a bounded wait ended; what was awaited did not happen
+    │   └── NotYetReplicated  the head has the events, the nodes behind it not yet (in `chain.acks`)
     └── Different             a verification found differences
 
 Each class carries what the caller needs to act: `retriable` (the one retry policy reads it),
@@ -73,6 +79,26 @@ class Refused(ChainError):
 
 class Busy(Refused):
     """Another run or another operator is at work on this chain."""
+
+
+class NotApproved(Refused):
+    """What was asked needs a person's approval, which is not there, has expired, or was for another plan."""
+
+    exit_code = 4
+
+
+class Overtaken(Refused):
+    """Another was first: the chain, or the run, is not as it was when this was decided. Look again."""
+
+
+class Promised(Refused):
+    """The node has promised its head not to be promoted for a while: the head is alive."""
+
+    retriable = True
+
+
+class LeaseLost(Refused):
+    """The lease is not what the caller thought: it was renewed, or taken, by another."""
 
 
 class WrongIdentity(Refused):
@@ -135,6 +161,10 @@ class NotPrepared(Unavailable):
 
 class OutcomeUnknown(Unavailable):
     """The connection broke while a write was under way: it may or may not have happened."""
+
+
+class Overloaded(Unavailable):
+    """A client holds as many appends as it may. Nothing of this one was sent."""
 
 
 class TimedOut(ChainError):

@@ -1,22 +1,23 @@
 """The registry: where the decisions of a chain are kept, and who may operate on it at a time.
 
 History, audit and explanation are reads of one stream of a control event store; the state is its fold; the
-expected revision is the lock. The lease is the other half of the port (ARCHITECTURE.md, "Lease").
+expected revision is the lock. The lease (`chain.lease`) is the other half of the port.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from chain.commands import Command
 from chain.decisions import Decision, decode, encode, evolve
-from chain.errors import NotHead, Refused, WrongRevision
-from chain.event import Epoch, Event, Expect, Revision, new_id
+from chain.errors import NotHead, Refused, StaleLink, WrongRevision
+from chain.event import Epoch, Event, Expect, NewEvent, Revision, new_id
+from chain.lease import Lease, Leases
 from chain.store import Identity, Store
 from chain.topology import Topology
 
@@ -43,22 +44,35 @@ class Recorded:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What a controller thought, and when, by the registry's clock."""
+
+    at: datetime
+    what: Mapping[str, Any]
+
+
 class Registry:
     """The decisions of one chain, in the control store `store`."""
 
-    def __init__(self, store: Store, locks: Locks, chain: str) -> None:
+    def __init__(self, store: Store, locks: Locks, leases: Leases, chain: str) -> None:
         self.chain = chain
         self._store = store
         self._locks = locks
+        self._leases = leases
         self._stream = f"$chain-{chain}"
+        self._notes = f"$judgements-{chain}"
         self._topology: Topology | None = None
 
     async def open(self) -> None:
         """Prepares the control store and makes it take writes; it is the only node of its own chain."""
         await self._store.prepare(REGISTRY)
-        state = await self._store.state()
-        if not state.writable:
-            await self._store.promote(_next(state.epoch), new_id())
+        for _ in range(_TRIES):
+            state = await self._store.state()
+            if state.writable:
+                return
+            with suppress(StaleLink):  # another was first
+                await self._store.promote(_next(state.epoch), new_id())
 
     async def topology(self) -> Topology:
         """The chain as decided up to now. Raises Refused if there is no such chain, Unavailable."""
@@ -111,9 +125,51 @@ class Registry:
             if page.at_tip:
                 return tuple(recorded)
 
-    def hold(self) -> AbstractAsyncContextManager[None]:
-        """Keeps other operators off this chain while the block runs. Raises Busy at once."""
-        return self._locks.hold(f"chain {self.chain}")
+    async def note(self, what: Mapping[str, Any]) -> None:
+        """Records what a controller thinks, beside the decisions; nothing follows from it."""
+        event = NewEvent("Judged", json.dumps(what).encode())
+        try:
+            await self._store.append_system(self._notes, Expect.ANY, [event])
+        except NotHead:
+            await self.open()
+            await self._store.append_system(self._notes, Expect.ANY, [event])
+
+    async def notes(self) -> tuple[Noted, ...]:
+        """What controllers have thought, from the first."""
+        noted: list[Noted] = []
+        revision = Revision(0)
+        while True:
+            page = await self._store.get(self._notes, revision)
+            noted += (Noted(event.recorded_at, json.loads(event.data)) for event in page.events)
+            revision = Revision(page.next)
+            if page.at_tip:
+                return tuple(noted)
+
+    def hold(self, *, urgent: bool = False) -> AbstractAsyncContextManager[None]:
+        """Keeps other operators off this chain while the block runs. Raises Busy at once.
+
+        What is urgent waits for nothing but what is urgent: a live bootstrap keeps no failover away. What
+        that one does then is refused, since its run has ended.
+        """
+        return self._locks.hold(f"chain {self.chain}" + (", urgently" if urgent else ""))
+
+    async def lease(self) -> Lease | None:
+        """The lease record as it is; None if the chain never had one."""
+        return await self._leases.read(self.chain)
+
+    async def renew_lease(self, epoch: Epoch, holder: str, duration_s: float | None) -> Lease:
+        """Raises LeaseLost unless the lease is `holder`'s in `epoch`."""
+        return await self._leases.renew(self.chain, epoch, holder, duration_s)
+
+    async def take_lease(
+        self, epoch: Epoch, holder: str, duration_s: float | None, seen: Lease | None
+    ) -> Lease:
+        """Raises LeaseLost unless the record still is what was `seen`."""
+        return await self._leases.take(self.chain, epoch, holder, duration_s, seen)
+
+    async def clock(self) -> datetime:
+        """The registry's clock, by which decisions are dated."""
+        return (await self._store.state()).clock
 
     async def close(self) -> None:
         await self._store.close()
@@ -125,7 +181,7 @@ class Registry:
                 self._stream, Revision(topology.version + 1) if topology else Revision(0)
             )
             for event in page.events:
-                topology = evolve(topology, decode(event), event.revision)
+                topology = evolve(topology, decode(event), event.revision, event.recorded_at)
             if self._topology is None or (topology and topology.version > self._topology.version):
                 self._topology = topology
             if page.at_tip:

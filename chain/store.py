@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
+from math import inf
 from typing import Protocol
 from uuid import UUID
 
@@ -60,10 +61,22 @@ class NodeState:
     """The store's clock at the reading."""
     restarted: bool
     """The server restarted, crashed or was restored since the promotion: no writes until the next."""
+    clock_is_back: bool = False
+    """The clock stepped back within the reign: no writes until the next promotion."""
+    lease_left_s: float = inf
+    """As head: seconds for which it takes writes, negative if the lease has run out, infinite without one."""
+    promised: bool = False
+    """As follower: it has promised its head not to be promoted now."""
+
+    @property
+    def reigning(self) -> bool:
+        """It is head of its own newest epoch; for taking writes it needs its lease besides."""
+        sound = not (self.restarted or self.clock_is_back)
+        return self.role is Role.HEAD and self.reign == self.epoch and sound
 
     @property
     def writable(self) -> bool:
-        return self.role is Role.HEAD and self.reign == self.epoch and not self.restarted
+        return self.reigning and self.lease_left_s > 0
 
     @property
     def fenced(self) -> bool:
@@ -213,11 +226,21 @@ class Governed(Protocol):
     async def fence(self, epoch: Epoch) -> Tip:
         """Promises to refuse everything older than `epoch`. Returns the tip, final for older epochs."""
 
-    async def promote(self, epoch: Epoch, promotion: UUID) -> Tip:
+    async def promote(self, epoch: Epoch, promotion: UUID, lease_until: datetime | None = None) -> Tip:
         """Makes the node head for `epoch` and writes that into its log.
 
-        Raises StaleLink if the node knows a newer epoch, or another promotion of this one.
+        It takes writes before `lease_until` by its own clock; None is for ever, for heads without a lease.
+        Raises StaleLink if the node knows a newer epoch, or another promotion of this one, and Promised.
         """
+
+    async def renew(self, epoch: Epoch, read_at: datetime, duration: timedelta | None) -> None:
+        """Lets the head of `epoch` take writes until `duration` after `read_at`; None is for ever.
+
+        `read_at` is the clock of an earlier `state`. Never makes a running lease shorter. Raises NotHead.
+        """
+
+    async def promise(self, epoch: Epoch, duration: timedelta) -> None:
+        """Promises a head of `epoch` not to be promoted for `duration`. Raises StaleLink."""
 
     async def follow_upstream(self, epoch: Epoch, upstream: str, role: Role) -> None:
         """Makes the node a follower of `upstream`. Raises StaleLink if it knows a newer epoch."""

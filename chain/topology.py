@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -26,6 +27,15 @@ class RunStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """A person's word that a plan may be carried out, until a time of the registry's clock."""
+
+    plan: str
+    by: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One execution of a playbook that has begun and not ended."""
 
@@ -36,6 +46,12 @@ class Run:
     epoch: Epoch
     """The epoch that the run fences with and asks for, fixed at its start. Its promotion id is its own id."""
     steps: tuple[RunStep, ...] = ()
+    text: str = ""
+    """The playbook as it was at the start, as JSON."""
+    approval: Approval | None = None
+
+    def has_begun(self, step: str) -> bool:
+        return any(begun.name == step for begun in self.steps)
 
     def result(self, step: str) -> Mapping[str, Any] | None:
         """What a finished step gave; None if it has not finished."""
@@ -58,7 +74,14 @@ class Topology:
     """Where in the log the head's reign began; None while it is granted and not taken up yet."""
     joining: tuple[str, ...] = ()
     """Nodes that follow the tail and are not members yet: they are, once they are verified."""
+    kept_out: tuple[str, ...] = ()
+    """Nodes outside that a person wants there."""
     run: Run | None = None
+    paused: str | None = None
+    """By whom and why no controller acts by itself; None if they may."""
+    failed_over_at: datetime | None = None
+    """When a head was last replaced as lost, by the registry's clock; None if that was acknowledged."""
+    approvals: tuple[Approval, ...] = ()
     version: Revision = field(default=Revision(-1), compare=False)
     """The registry's revision that this was folded up to."""
 

@@ -1,51 +1,163 @@
-"""Playbooks: operations as data. A closed list of steps, each typed, idempotent and bounded in time."""
+"""Playbooks: operations as data. A closed list of steps, each typed, idempotent and bounded in time.
+
+A playbook is refused when it is read, with file, line and reason, or it can be run: nothing that can be found
+out beforehand is left to be found out in the middle of an operation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from chain.errors import BadFile
+from chain.errors import BadFile, BadInput
+from failover.steps import STEPS
+
+MAX_BYTES: Final = 64 * 1024
+MAX_DEPTH: Final = 20
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+ParameterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+StepName = Annotated[str, Field(json_schema_extra={"enum": sorted(STEPS)})]
+Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
-class Step(BaseModel):
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Step(_Closed):
     """One step of a playbook."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    step: str
-    """The kind of step: one of `failover.steps.STEPS`."""
-    timeout_s: float = Field(default=30.0, gt=0, le=86400)
-    point_of_no_return: bool = False
-    """Once this step has begun, the run is carried on, not undone."""
-    undo: str | None = None
+    step: StepName
+    """The kind of step, from a closed list: `chainctl playbook steps`."""
+    precheck: tuple[StepName, ...] = ()
+    """Steps that only look, done again right before this one; what they refuse, it does not begin."""
+    timeout_s: Seconds = 30.0
+    """How long one try may take."""
+    retry: Annotated[int, Field(ge=0, le=20)] = 0
+    """How often it is tried again after an error that may pass."""
+    approval: bool = False
+    """It begins only if a person has approved of the plan, and the approval has not expired."""
+    undo: StepName | None = None
     """The step that takes this one back, if the run fails before the point of no return."""
+    point_of_no_return: bool = False
+    """Once this step is done, the run is carried on, not undone."""
+    on_failure: Literal["undo", "end", "stop"] | None = None
+    """`undo` what was done, and end; `end`, and what was done stands; `stop`: leave the run to be resumed.
+    By default `undo` before the point of no return, and `end` from there on."""
 
 
-class Playbook(BaseModel):
+class Parameter(_Closed):
+    """Something that a run is told."""
+
+    type: Literal["node", "region", "text", "count", "flag"]
+    """What it is: the name of a node or a region, a text, a whole number, yes or no."""
+    required: bool = False
+    """Whether a run needs it."""
+    default: str | int | bool | None = None
+    """What it is if not given."""
+
+
+class Playbook(_Closed):
     """An operation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    title: str
+    name: Name
+    """As its file is called."""
+    title: Annotated[str, Field(min_length=1, max_length=200)]
     """What it does, in a sentence for the operator."""
     urgent: bool = False
-    """May be begun while a run of another playbook is unfinished, and ends that one, if nobody is at it."""
-    steps: tuple[Step, ...] = Field(min_length=1)
+    """May be begun while a run of a playbook that is not urgent is unfinished, and ends that one."""
+    parameters: dict[ParameterName, Parameter] = {}
+    """What a run can be told."""
+    use: Name | None = None
+    """Another playbook, whose steps these are."""
+    steps: Annotated[tuple[Step, ...], Field(max_length=100)] = ()
+    """What is done, in this order. Either steps or `use`."""
+
+    @model_validator(mode="after")
+    def _steps_or_use(self) -> Playbook:
+        if bool(self.steps) == (self.use is not None):
+            raise ValueError("a playbook has either steps or `use`")
+        return self
+
+    @property
+    def point_of_no_return(self) -> int:
+        """The index of the first step that is not undone any more."""
+        return next(n for n, step in enumerate(self.steps) if step.point_of_no_return)
+
+    def failing(self, step: Step) -> Literal["undo", "end", "stop"]:
+        """What happens when a step fails."""
+        early = self.steps.index(step) <= self.point_of_no_return
+        return step.on_failure or ("undo" if early else "end")
+
+    def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of a run, with defaults, in their types. Raises BadInput."""
+        for name in given:
+            if name not in self.parameters:
+                known = ", ".join(self.parameters) or "none"
+                raise BadInput(f"{self.name} takes no parameter {name!r}", hint=f"it takes: {known}")
+        found: dict[str, Any] = {}
+        for name, parameter in self.parameters.items():
+            value = given.get(name)
+            value = parameter.default if value is None else value
+            if value is None and parameter.required:
+                raise BadInput(f"{self.name} needs to be told: {name}", hint=f"say {name}=…")
+            found[name] = None if value is None else _typed(self.name, name, parameter, value)
+        return found
+
+
+def _typed(playbook: str, name: str, parameter: Parameter, value: Any) -> str | int | bool:
+    match parameter.type:
+        case "flag":
+            if isinstance(value, bool):
+                return value
+            if str(value) in ("yes", "true", "no", "false"):
+                return str(value) in ("yes", "true")
+        case "count":
+            digits = str(value)
+            if not isinstance(value, bool) and re.fullmatch("[0-9]{1,18}", digits):
+                return int(digits)
+        case _:
+            if isinstance(value, str) and 0 < len(value) <= 512 and value.isprintable():
+                return value
+    raise BadInput(f"{playbook}: {name} is a {parameter.type}, which {value!r} is not")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a playbook, and where."""
+
+    where: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}:{self.line}: {self.reason}"
+
+
+Finder = Callable[[str], "Playbook | None"]
+"""Finds the playbook that another one uses."""
 
 
 def load_playbook(name: str) -> Playbook:
-    """A playbook that geochain ships. Raises BadFile if there is none, or it breaks the schema."""
-    known = {entry.name.removesuffix(".yaml"): entry for entry in _entries()}
-    if name not in known:
-        raise BadFile(f"there is no playbook {name!r}", hint=f"there are: {', '.join(sorted(known))}")
-    return parse_playbook(known[name].read_text(), f"{name}.yaml")
+    """A playbook that geochain ships. Raises BadFile if there is none, or it breaks a rule."""
+    return parse_playbook(shipped_text(name), f"{name}.yaml")
+
+
+def shipped_text(name: str) -> str:
+    """The text of a playbook that geochain ships. Raises BadFile if there is none."""
+    text = _shipped(name)
+    if text is None:
+        raise BadFile(f"there is no playbook {name!r}", hint=f"there are: {', '.join(playbook_names())}")
+    return text
 
 
 def playbook_names() -> tuple[str, ...]:
@@ -53,17 +165,185 @@ def playbook_names() -> tuple[str, ...]:
 
 
 def parse_playbook(text: str, where: str) -> Playbook:
-    """Raises BadFile, naming file and field."""
+    """A playbook that can be run, `use` resolved. Raises BadFile, naming file, line and reason."""
+    playbook, faults = _read(text, where)
+    if playbook is None or faults:
+        raise BadFile(str(faults[0]), hint="see all that is wrong: chainctl playbook lint")
+    return playbook
+
+
+def lint(text: str, where: str) -> tuple[Fault, ...]:
+    """Everything that is wrong with a playbook; empty if it can be run."""
+    return _read(text, where)[1]
+
+
+def _read(text: str, where: str, within: tuple[str, ...] = ()) -> tuple[Playbook | None, tuple[Fault, ...]]:
+    """`within` are the names of those that use it, each by the next."""
     try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date with a 13th month
-        raise BadFile(f"{where} is not YAML: {error}") from error
+        content, lines = _load(text)
+    except _BadYaml as error:
+        return None, (Fault(where, error.line, error.reason),)
     try:
-        return Playbook.model_validate(content)
+        playbook = Playbook.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the whole"
-        raise BadFile(f"{where}: {field}: {first['msg']}") from error
+        return None, tuple(_faults(error, where, lines))
+    if playbook.use is not None:
+        used, fault = _use(playbook.use, within or (playbook.name,))
+        if used is None:
+            return None, (Fault(where, _line(lines, ("use",)), fault),)
+        parameters = {**used.parameters, **playbook.parameters}
+        playbook = playbook.model_copy(update={"use": None, "steps": used.steps, "parameters": parameters})
+    return playbook, tuple(Fault(where, _line(lines, at), reason) for at, reason in _rules(playbook))
+
+
+def _use(name: str, within: tuple[str, ...]) -> tuple[Playbook | None, str]:
+    if name in within:
+        return None, f"use goes in a circle: {' → '.join((*within, name))}"
+    text = _shipped(name)
+    if text is None:
+        return None, f"there is no playbook {name!r} to use"
+    playbook, faults = _read(text, f"{name}.yaml", (*within, name))
+    return playbook, str(faults[0]) if faults else ""
+
+
+_At = tuple[str | int, ...]
+
+
+def _rules(playbook: Playbook) -> Iterator[tuple[_At, str]]:
+    """What the schema can't say: what a default may be, and where in a playbook a step may stand."""
+    for told, parameter in playbook.parameters.items():
+        if parameter.default is not None:
+            try:
+                _typed(playbook.name, told, parameter, parameter.default)
+            except BadInput as error:
+                yield ("parameters", told, "default"), error.message
+    points = [n for n, step in enumerate(playbook.steps) if step.point_of_no_return]
+    if len(points) != 1:
+        yield ("steps",), f"a playbook has one point of no return, not {len(points)}"
+    point = points[0] if points else len(playbook.steps)
+    before: set[str] = set()
+    for n, step in enumerate(playbook.steps):
+        for field, reason in (*_names(step), *_place(step, n, point, before), *_told(step, playbook)):
+            yield ("steps", n, field), reason
+        before.add(step.step)
+
+
+def _names(step: Step) -> Iterator[tuple[str, str]]:
+    named = [("step", step.step), ("undo", step.undo), *(("precheck", name) for name in step.precheck)]
+    for field, name in named:
+        if name is not None and name not in STEPS:
+            yield field, f"there is no step {name!r}"
+
+
+def _place(step: Step, n: int, point: int, before: set[str]) -> Iterator[tuple[str, str]]:
+    """Whether a step may stand at `n`, behind those `before`, with this point of no return."""
+    kind = STEPS.get(step.step)
+    if kind is None:
+        return
+    if step.step in before:
+        yield "step", f"{step.step} comes twice; the journal knows a step by its name"
+    yield from _lacks("step", step.step, before)
+    if kind.changes and n < point and step.undo is None:
+        yield "step", f"{step.step} changes the chain before the point of no return, without an undo"
+    if step.undo is not None and n >= point:
+        yield "undo", "nothing is undone from the point of no return on"
+    if step.on_failure == "undo" and n > point:
+        yield "on_failure", "nothing is undone behind the point of no return"
+    for name in step.precheck:
+        if name in STEPS and not STEPS[name].looks:
+            yield "precheck", f"{name} does more than look, so it is no precheck"
+        yield from _lacks("precheck", name, before)
+    if step.undo is not None:
+        if step.undo in STEPS and not STEPS[step.undo].changes:
+            yield "undo", f"{step.undo} changes nothing, so it can't undo anything"
+        yield from _lacks("undo", step.undo, before | {step.step})
+
+
+def _told(step: Step, playbook: Playbook) -> Iterator[tuple[str, str]]:
+    for field, name in (("step", step.step), *(("precheck", each) for each in step.precheck)):
+        told = STEPS[name].told if name in STEPS else ""
+        if told and not (told in playbook.parameters and playbook.parameters[told].required):
+            yield field, f"{name} has to be told {told}, so the playbook has to require that parameter"
+
+
+def _lacks(field: str, name: str, before: set[str]) -> Iterator[tuple[str, str]]:
+    kind = STEPS.get(name)
+    if kind is not None and kind.needs and not before & set(kind.needs):
+        yield field, f"{name} needs {' or '.join(kind.needs)} before it"
+
+
+class _BadYaml(Exception):
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(reason)
+        self.line, self.reason = line, reason
+
+
+_Lines = Mapping[_At, int]
+
+
+def _load(text: str) -> tuple[Any, _Lines]:
+    """The content, and the line of each of its places. Raises _BadYaml."""
+    if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
+        raise _BadYaml(1, f"a playbook has at most {MAX_BYTES:,} bytes")
+    try:
+        _check_plain(text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines: dict[_At, int] = {}
+        if node is not None:
+            _note_lines(node, (), lines)
+        return yaml.safe_load(text), lines
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise _BadYaml(mark.line + 1 if mark else 1, f"not YAML: {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # ValueError: a date with a 13th month. OverflowError: an escape for no character.
+        raise _BadYaml(1, f"not YAML: {error}") from error
+
+
+def _check_plain(text: str) -> None:
+    """Refuses, before anything is made of it, what makes YAML explode, or takes PyYAML very long."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        named = isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None)
+        if named or getattr(event, "tag", None):  # PyYAML fails as it is at some tags: `!!int ""`
+            raise _BadYaml(line, "anchors, aliases and tags are not read in playbooks")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise _BadYaml(line, f"nested more than {MAX_DEPTH} deep")
+
+
+def _note_lines(node: yaml.Node, at: _At, lines: dict[_At, int]) -> None:
+    lines[at] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        known: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in known:
+                raise _BadYaml(key.start_mark.line + 1, f"{name} is there twice")
+            known.add(name)
+            _note_lines(value, (*at, name), lines)
+            lines[(*at, name)] = key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for n, value in enumerate(node.value):
+            _note_lines(value, (*at, n), lines)
+
+
+def _line(lines: _Lines, at: _At) -> int:
+    while at and at not in lines:
+        at = at[:-1]
+    return lines.get(at, 1)
+
+
+def _faults(error: ValidationError, where: str, lines: _Lines) -> Iterator[Fault]:
+    for each in error.errors():
+        at = tuple(each["loc"])
+        field = ".".join(map(str, at)) or "the whole"
+        yield Fault(where, _line(lines, at), f"{field}: {each['msg']}")
+
+
+def _shipped(name: str) -> str | None:
+    return next((e.read_text() for e in _entries() if e.name == f"{name}.yaml"), None)
 
 
 def _entries() -> Iterator[Traversable]:

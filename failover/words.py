@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from chain.decisions import (
+    AutomationPaused,
+    AutomationResumed,
     ChainCreated,
     Decision,
     EpochGranted,
+    FailoverAcknowledged,
     JoinFinished,
     JoinStarted,
     NodeDetached,
+    PlanApproved,
     ReignBegan,
     RunFinished,
     RunStarted,
@@ -34,7 +38,9 @@ def sentence(decision: Decision) -> str:
         case JoinFinished():
             return f"{decision.node} is the tail"
         case NodeDetached():
-            return f"{decision.node} is outside the chain"
+            return (
+                f"{decision.node} is outside the chain{', and is to stay there' if decision.keep_out else ''}"
+            )
         case RunStarted():
             return f"{decision.playbook} begins{parameters(decision.parameters)}"
         case StepStarted():
@@ -43,6 +49,14 @@ def sentence(decision: Decision) -> str:
             return f"  {decision.step} done{parameters(decision.result)}"
         case RunFinished():
             return f"{decision.outcome}{': ' + decision.reason if decision.reason else ''}"
+        case AutomationPaused():
+            return f"automation is paused{': ' + decision.why if decision.why else ''}"
+        case AutomationResumed():
+            return "automation goes on"
+        case FailoverAcknowledged():
+            return "the last failover is acknowledged"
+        case PlanApproved():
+            return f"plan {decision.plan[:12]} is approved by {decision.by} for {decision.for_s:g} s"
 
 
 def parameters(values: Mapping[str, Any]) -> str:

@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import uuid4, uuid5
 
-from chain.commands import begin_reign, create_chain, grant
+from chain.commands import create_chain, grant
 from chain.errors import ChainError, NotPrepared, Refused, StaleLink
-from chain.event import Epoch
+from chain.event import EMPTY, Epoch
+from chain.lease import Terms
 from chain.registry import Registry
 from chain.store import Identity, NodeState, Role, Store
 from chain.tasks import end
 from chain.topology import Follow, Lead, Rest, Topology, assignment
+from replicator.keeper import Keeper, Keeping, take_up
 from replicator.link import Link, LinkStatus, Pace
 from replicator.peers import Peers
 from replicator.progress import tell_upstream
@@ -41,6 +43,8 @@ class DaemonStatus:
     topology: Topology | None
     topology_at: datetime | None
     link: LinkStatus | None
+    keeping: Keeping
+    """What a head's right to take writes rests on."""
     last_error: str
     turned_at: datetime
     """When the daemon last went round its loop."""
@@ -57,6 +61,8 @@ class NodeDaemon:
     registry: Registry
     regions: Mapping[str, str]
     """Node to region, in the order in which the chain is created if there is none yet."""
+    terms: Terms | None
+    """Of the lease; None for a chain without."""
     pace: Pace = field(default_factory=Pace)
     tick_s: float = 1.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -69,6 +75,7 @@ class NodeDaemon:
     _pulling: asyncio.Task[None] | None = None
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _salvage: Salvage = field(init=False)
+    _keeper: Keeper = field(init=False)
     _last_error: str = ""
     _started_at: datetime = field(init=False)
     _turned_at: datetime = field(init=False)
@@ -76,6 +83,7 @@ class NodeDaemon:
     def __post_init__(self) -> None:
         self._started_at = self._turned_at = self.now()
         self._salvage = Salvage(self.name, self.store, self.peers)
+        self._keeper = Keeper(self.name, self.store, self.peers, self.registry, self.terms)
 
     def status(self) -> DaemonStatus:
         return DaemonStatus(
@@ -86,6 +94,7 @@ class NodeDaemon:
             self._topology,
             self._topology_at,
             self._link.status if self._link else None,
+            self._keeper.keeping,
             self._last_error,
             self._turned_at,
         )
@@ -97,9 +106,11 @@ class NodeDaemon:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch(), name="watch the registry")
                 tasks.create_task(self._conduct(), name="conduct the node")
+                tasks.create_task(self._keep_lease(), name="keep the lease")
                 tasks.create_task(self._save_dead_branch(), name="publish dead branches")
         finally:
             await self._stop_link()
+            await self._keeper.close()
 
     async def _prepare(self) -> None:
         while True:
@@ -173,29 +184,33 @@ class NodeDaemon:
     async def _lead(self, asked: Lead, state: NodeState, topology: Topology) -> None:
         await self._stop_link()
         taken_up = (state.role, state.reign, state.promotion) == (Role.HEAD, asked.epoch, asked.promotion)
-        if taken_up and not state.restarted:
+        if taken_up and state.reigning and self._keeper.lost_to is None:
             return
         if taken_up or asked.began:
             await self._ask_again(asked, state, topology)
             return
-        tip = await self.store.promote(asked.epoch, asked.promotion)
+        tip = await take_up(self.registry, self.store, self.name, asked.epoch, asked.promotion, self.terms)
         await self._look()
-        await self.registry.decide(
-            begin_reign(asked.epoch, asked.promotion, tip.position), by=f"daemon of {self.name}"
-        )
         log.info("%s is head in epoch %s from position %s on", self.name, asked.epoch, tip.position)
 
     async def _ask_again(self, asked: Lead, state: NodeState, topology: Topology) -> None:
         """A head whose store may have gone back asks for a new epoch: what it lost is then found as a fork.
 
-        Its server restarted, crashed, was restored from a backup, or was wiped. Raises Refused if its
-        successor is ahead of it: that is the better head, and an operation moves it.
+        Its server restarted, crashed, was restored from a backup, or was wiped; its clock stepped back; or
+        an operation that came to nothing has taken its lease. Raises Refused if its successor is ahead of it:
+        that is the better head, and an operation moves it; and Busy while an operation moves the head. A node
+        that is only joining can't be made the head: what it is ahead becomes a dead branch.
         """
-        for successor in topology.downstream(self.name):
+        for successor in (n for n in topology.downstream(self.name) if n in topology.order):
             store = self.peers(successor)
             try:
                 tip = await store.tip()
             except ChainError as error:
+                if state.tip == EMPTY:  # going on would leave nothing in common with whoever has the log
+                    raise Refused(
+                        f"{self.name} has lost its whole log, and {successor} can't be asked for its own",
+                        hint=f"if {successor} is well, make it the head: chainctl failover",
+                    ) from error
                 log.info("%s can't be asked whether it is ahead: %s", successor, error)
                 continue
             finally:
@@ -209,9 +224,11 @@ class NodeDaemon:
         await self.registry.decide(
             grant(epoch, uuid5(asked.promotion, f"restart {state.clock}"), self.name, run=None),
             by=f"daemon of {self.name}",
-            why="its server restarted within its reign, or its store was replaced",
+            why="its server restarted, its store was replaced, its clock went back, or its lease was taken",
         )
-        log.warning("%s restarted at %s and goes on in epoch %s", self.name, state.tip, epoch)
+        self._keeper.lost_to = None
+        log.warning("%s goes on at %s in epoch %s", self.name, state.tip, epoch)
+        self._wake.set()
 
     async def _follow(self, asked: Follow, state: NodeState) -> None:
         if (state.role, state.epoch, state.upstream) != (asked.role, asked.epoch, asked.upstream):
@@ -287,6 +304,22 @@ class NodeDaemon:
                 except ChainError as error:
                     self._note("the dead branch is not in the ledger yet", error)
             await asyncio.sleep(self.tick_s)
+
+    async def _keep_lease(self) -> None:
+        """Renews the lease in time. A renewal that fails is said, and the lease ends by itself."""
+        failed = ""
+        while True:
+            topology = self._topology
+            members = (*topology.order, *topology.joining) if topology else tuple(self.regions)
+            try:
+                await self._keeper.renew(n for n in members if n != self.name)
+                failed = ""
+            except ChainError as error:
+                if error.message != failed:
+                    log.warning("%s: the lease is not renewed: %s", self.name, error.message)
+                failed = error.message
+                self._wake.set()
+            await asyncio.sleep(self.terms.renew_s if self.terms else self.tick_s)
 
     async def _look(self) -> NodeState:
         self._state = await self.store.state()

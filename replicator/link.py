@@ -77,6 +77,8 @@ class LinkStatus:
     given_up: int = 0
     """Events of dead branches that it gave up."""
     last_error: str = ""
+    cut_off_since: datetime | None = None
+    """Since when it has not been streaming; None while it is."""
 
     @property
     def lag_events(self) -> int:
@@ -100,7 +102,10 @@ class Link:
     _failures: int = 0
 
     def __post_init__(self) -> None:
-        self.status = LinkStatus(self.source_name, self.target_name, LinkState.PROBING, self.now())
+        now = self.now()
+        self.status = LinkStatus(
+            self.source_name, self.target_name, LinkState.PROBING, now, cut_off_since=now
+        )
 
     async def run(self) -> None:
         """Copies for ever, through every loss of a peer.
@@ -243,7 +248,14 @@ class Link:
     def _enter(self, state: LinkState, error: str = "") -> None:
         before = self.status
         since = before.since if before.state is state else self.now()
-        self.status = replace(before, state=state, since=since, last_error=error or before.last_error)
+        cut_off = None if state is LinkState.STREAMING else before.cut_off_since or self.now()
+        self.status = replace(
+            before,
+            state=state,
+            since=since,
+            last_error=error or before.last_error,
+            cut_off_since=cut_off,
+        )
         if before.state is not state:
             self.on_change(before, self.status)
 

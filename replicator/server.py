@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from chain.errors import Unavailable
+from chain.event import EMPTY
 from chain.store import Role
 from replicator.daemon import DaemonStatus, NodeDaemon
 from replicator.link import LinkState
@@ -53,7 +54,9 @@ def _app(daemon: NodeDaemon) -> web.Application:
     def answer(good: Callable[[DaemonStatus, web.Request], bool]) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.Response:
             status = daemon.status()
-            return web.json_response(report(status), status=200 if good(status, request) else 503)
+            return web.json_response(
+                report(status, daemon.now()), status=200 if good(status, request) else 503
+            )
 
         return handle
 
@@ -84,7 +87,9 @@ def role_now(status: DaemonStatus, now: datetime) -> Role | None:
     if status.state is None or status.state_at is None or now - status.state_at > FRESH:
         return None
     if status.state.role is Role.HEAD:
-        return Role.HEAD if status.state.writable else None
+        # The lease runs on while the store is not looked at.
+        left_s = status.state.lease_left_s - (now - status.state_at).total_seconds()
+        return Role.HEAD if status.state.reigning and left_s > 0 else None
     if status.link is None or status.link.state is not LinkState.STREAMING:
         return None
     return status.state.role
@@ -103,7 +108,7 @@ def _is_near(status: DaemonStatus, request: web.Request, now: datetime) -> bool:
     return not text or status.link.lag_events <= int(text)
 
 
-def report(status: DaemonStatus) -> dict[str, Any]:
+def report(status: DaemonStatus, now: datetime) -> dict[str, Any]:
     """A daemon's word as JSON."""
     state, link, topology = status.state, status.link, status.topology
     return {
@@ -118,6 +123,8 @@ def report(status: DaemonStatus) -> dict[str, Any]:
             "writable": state.writable,
             "fenced": state.fenced,
             "restarted": state.restarted,
+            "clock_is_back": state.clock_is_back,
+            "lease": status.keeping.value,
             "seen_at": status.state_at and status.state_at.isoformat(),
         },
         "link": link
@@ -125,8 +132,10 @@ def report(status: DaemonStatus) -> dict[str, Any]:
             "source": link.source,
             "state": link.state.value,
             "since": link.since.isoformat(),
+            "cut_off_s": (now - link.cut_off_since).total_seconds() if link.cut_off_since else 0.0,
             "position": link.target_tip.position,
-            "lag_events": link.lag_events,
+            # A link that has not seen its source since it began does not know its lag.
+            "lag_events": link.lag_events if link.source_tip > EMPTY else None,
             "events": link.events,
             "given_up": link.given_up,
             "last_error": link.last_error,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 from uuid import UUID, uuid5
 
@@ -15,6 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from chain.commands import (
     Command,
+    acknowledge_failover,
+    approve_plan,
     begin_reign,
     create_chain,
     detach,
@@ -22,17 +24,24 @@ from chain.commands import (
     finish_run,
     finish_step,
     grant,
+    moves_the_head,
+    pause_automation,
+    resume_automation,
     start_join,
     start_run,
     start_step,
 )
 from chain.decisions import (
+    AutomationPaused,
+    AutomationResumed,
     ChainCreated,
     Decision,
     EpochGranted,
+    FailoverAcknowledged,
     JoinFinished,
     JoinStarted,
     NodeDetached,
+    PlanApproved,
     ReignBegan,
     RunFinished,
     RunStarted,
@@ -44,13 +53,14 @@ from chain.decisions import (
 )
 from chain.errors import BadInput, Busy, Corrupt, Refused
 from chain.event import Epoch, Event, NewEvent, Position, Revision
-from chain.topology import Topology
+from chain.topology import Approval, Run, RunStep, Topology
 
 REGIONS = {"east-1": "east", "west-1": "west", "east-2": "east"}
 FIRST, RUN, OTHER_RUN, PROMOTION = (UUID(int=n) for n in range(1, 5))
+DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def stored(event: NewEvent, revision: int = 0) -> Event:
+def stored(event: NewEvent, revision: int = 0, at: datetime = DAY) -> Event:
     return Event(
         position=Position(revision + 1),
         epoch=Epoch(1),
@@ -60,22 +70,23 @@ def stored(event: NewEvent, revision: int = 0) -> Event:
         type=event.type,
         data=event.data,
         metadata=event.metadata,
-        recorded_at=datetime(2026, 1, 1, tzinfo=UTC),
+        recorded_at=at,
     )
 
 
-def after(topology: Topology | None, *commands: Command) -> Topology:
+def after(topology: Topology | None, *commands: Command, at: datetime = DAY) -> Topology:
     """The topology once all `commands` were decided and recorded, each read back from its event."""
     for command in commands:
         for decision in command(topology):
-            topology = recorded(topology, decision)
+            topology = recorded(topology, decision, at)
     assert topology is not None
     return topology
 
 
-def recorded(topology: Topology | None, decision: Decision) -> Topology:
-    revision = Revision(topology.version + 1 if topology else 0)
-    return evolve(topology, decode(stored(encode(decision, b""), revision)), revision)
+def recorded(topology: Topology | None, decision: Decision, at: datetime = DAY) -> Topology:
+    """What the registry makes of a decision that it recorded `at` that time."""
+    event = stored(encode(decision, b""), topology.version + 1 if topology else 0, at)
+    return evolve(topology, decode(event), event.revision, event.recorded_at)
 
 
 SHOP = after(None, create_chain("shop", REGIONS, FIRST))
@@ -104,6 +115,10 @@ class TestCreation:
             start_join("a", "b", run=RUN),
             start_run(RUN, "switchover", {}, "ada"),
             finish_run(RUN, "done"),
+            pause_automation("ada", ""),
+            resume_automation(),
+            acknowledge_failover(),
+            approve_plan("a" * 64, "ada", 60),
         ):
             with pytest.raises(Refused, match="does not know this chain"):
                 command(None)
@@ -152,7 +167,7 @@ class TestGrant:
         assert (granted.epoch, granted.promotion, granted.order) == (2, PROMOTION, SHOP.order)
 
     def test_a_run_that_moves_the_head_is_not_overtaken_by_the_head_itself(self) -> None:
-        for step in ("fence-head", "fence-head-if-reachable", "grant-epoch"):
+        for step in ("fence-head", "fence-head-if-reachable", "end-lease", "fence-others", "grant-epoch"):
             moving = after(OPERATED, start_step(RUN, step))
             with pytest.raises(Busy, match="begun by ada"):
                 grant(Epoch(2), PROMOTION, "east-1", run=None)(moving)
@@ -283,6 +298,136 @@ class TestRun:
     def test_nobody_ends_another_ones_run(self) -> None:
         assert finish_run(OTHER_RUN, "aborted")(OPERATED) == ()
 
+    def test_it_carries_the_playbook_that_it_began_with(self) -> None:
+        begun = after(SHOP, start_run(RUN, "switchover", {"node": "west-1"}, "ada", text='{"name": "x"}'))
+        assert begun.run == Run(RUN, "switchover", {"node": "west-1"}, "ada", Epoch(2), text='{"name": "x"}')
+        assert after(begun, start_step(RUN, "drain")).run == replace(begun.run, steps=(RunStep("drain"),))
+
+    def test_a_run_of_before_there_were_texts_and_plans_is_read(self) -> None:
+        started = RunStarted(RUN, "switchover", {}, "ada", Epoch(2))
+        old = json.loads(encode(started, b"").data)
+        del old["text"], old["plan"]
+        assert decode(stored(NewEvent("RunStarted", json.dumps(old).encode()))) == started
+
+    def test_a_run_moves_the_head_from_the_first_fence_on(self) -> None:
+        assert not moves_the_head(SHOP.run)
+        assert not moves_the_head(OPERATED.run)
+        assert not moves_the_head(after(OPERATED, start_step(RUN, "choose-candidate")).run)
+        assert moves_the_head(after(OPERATED, start_step(RUN, "end-lease")).run)
+
+
+class TestAutomation:
+    def test_it_is_paused_by_somebody_who_may_say_why(self) -> None:
+        assert SHOP.paused is None
+        assert after(SHOP, pause_automation("ada", "a drill")).paused == "by ada: a drill"
+        assert after(SHOP, pause_automation("ada", "")).paused == "by ada"
+
+    def test_it_is_paused_once_and_the_first_word_stands(self) -> None:
+        paused = after(SHOP, pause_automation("ada", "a drill"))
+        assert pause_automation("bob", "another")(paused) == ()
+
+    def test_it_goes_on_once(self) -> None:
+        assert resume_automation()(SHOP) == ()
+        resumed = after(SHOP, pause_automation("ada", ""), resume_automation())
+        assert resumed == SHOP
+        assert resume_automation()(resumed) == ()
+
+    def test_a_pause_stops_no_run_and_no_grant(self) -> None:
+        paused = after(OPERATED, pause_automation("ada", ""))
+        assert paused.run == OPERATED.run
+        moved = after(paused, grant(Epoch(2), RUN, "west-1", run=RUN), finish_run(RUN, "done"))
+        assert (moved.head, moved.paused) == ("west-1", "by ada")
+
+
+LOSS = grant(Epoch(2), RUN, "west-1", run=RUN, detach=("east-1",))
+
+
+class TestFailedOver:
+    def test_a_head_that_is_left_out_was_failed_over_when_that_was_recorded(self) -> None:
+        assert after(OPERATED, LOSS, at=DAY).failed_over_at == DAY
+
+    def test_a_head_that_stays_in_the_chain_was_not(self) -> None:
+        assert after(OPERATED, grant(Epoch(2), RUN, "west-1", run=RUN)).failed_over_at is None
+        assert after(SHOP, grant(Epoch(2), PROMOTION, "east-1", run=None)).failed_over_at is None
+        other_out = grant(Epoch(2), RUN, "west-1", run=RUN, detach=("east-2",))
+        assert after(OPERATED, other_out).failed_over_at is None
+
+    def test_what_comes_after_does_not_change_it_but_the_next_failover(self) -> None:
+        over = after(OPERATED, LOSS, at=DAY)
+        later = after(
+            over,
+            begin_reign(Epoch(2), RUN, Position(5)),
+            start_join("east-1", "east", run=RUN),
+            finish_join("east-1", run=RUN),
+            grant(Epoch(3), RUN, "east-2", run=RUN),
+            finish_run(RUN, "done"),
+            at=DAY + timedelta(hours=1),
+        )
+        assert (later.head, later.failed_over_at) == ("east-2", DAY)
+        again = after(later, start_run(OTHER_RUN, "failover", {}, "bob"))
+        dropped = grant(Epoch(4), OTHER_RUN, "west-1", run=OTHER_RUN, detach=("east-2",))
+        noon = DAY + timedelta(hours=12)
+        assert after(again, dropped, at=noon).failed_over_at == noon
+
+    def test_it_is_acknowledged_once(self) -> None:
+        assert acknowledge_failover()(SHOP) == ()
+        acknowledged = after(after(OPERATED, LOSS), acknowledge_failover())
+        assert acknowledged.failed_over_at is None
+        assert acknowledge_failover()(acknowledged) == ()
+
+
+class TestApproval:
+    PLAN, OTHER = "a" * 64, "b" * 64
+
+    def begun(self, topology: Topology, plan: str) -> Topology:
+        return after(topology, start_run(RUN, "region-evacuation", {}, "bob", plan=plan))
+
+    def test_it_is_kept_with_its_end_by_the_time_that_it_was_recorded_at(self) -> None:
+        approved = after(SHOP, approve_plan(self.PLAN, "ada", 900), at=DAY)
+        assert approved.approvals == (Approval(self.PLAN, "ada", DAY + timedelta(minutes=15)),)
+
+    def test_it_is_for_the_one_run_that_starts_with_its_plan(self) -> None:
+        approved = after(SHOP, approve_plan(self.PLAN, "ada", 900), approve_plan(self.OTHER, "eve", 900))
+        mine, other = approved.approvals
+        begun = self.begun(approved, self.PLAN)
+        assert begun.run is not None
+        assert (begun.run.approval, begun.approvals) == (mine, (other,))
+        ended = after(begun, start_step(RUN, "fence-head"), finish_run(RUN, "failed"))
+        assert ended.approvals == (other,), "a run that failed has used it up"
+
+    @pytest.mark.parametrize("plan", ["", "c" * 64])
+    def test_a_run_of_another_plan_has_none_and_uses_none_up(self, plan: str) -> None:
+        approved = after(SHOP, approve_plan(self.PLAN, "ada", 900))
+        begun = self.begun(approved, plan)
+        assert begun.run is not None
+        assert (begun.run.approval, begun.approvals) == (None, approved.approvals)
+
+    def test_given_again_it_lasts_longer_and_is_still_for_one_run(self) -> None:
+        first = after(SHOP, approve_plan(self.PLAN, "ada", 60), at=DAY)
+        again = after(first, approve_plan(self.PLAN, "eve", 60), at=DAY + timedelta(seconds=30))
+        assert again.approvals == (Approval(self.PLAN, "eve", DAY + timedelta(seconds=90)),)
+        assert self.begun(again, self.PLAN).approvals == ()
+
+    def test_the_most_recent_are_kept(self) -> None:
+        topology = SHOP
+        for n in range(40):
+            topology = after(topology, approve_plan(f"{n:064}", "ada", 60))
+        kept = [int(approval.plan) for approval in topology.approvals]
+        assert kept == list(range(24, 40))
+
+    @pytest.mark.parametrize("by", ["", "  ", "\n"])
+    def test_nobody_in_particular_approves_of_nothing(self, by: str) -> None:
+        with pytest.raises(BadInput, match="named person"):
+            approve_plan(self.PLAN, by, 60)(SHOP)
+
+    @pytest.mark.parametrize("for_s", [0, -1, 7 * 86400 + 1, float("inf"), float("nan")])
+    def test_it_lasts_for_a_while_and_not_for_ever(self, for_s: float) -> None:
+        with pytest.raises(BadInput, match="at most 7 days"):
+            approve_plan(self.PLAN, "ada", for_s)(SHOP)
+
+    def test_it_changes_nothing_else(self) -> None:
+        assert replace(after(SHOP, approve_plan(self.PLAN, "ada", 60)), approvals=()) == SHOP
+
 
 # The stream of the registry.
 
@@ -302,10 +447,14 @@ KINDS: dict[type[Decision], st.SearchStrategy[Decision]] = {
     JoinStarted: st.builds(JoinStarted, NAMES, NAMES),
     JoinFinished: st.builds(JoinFinished, NAMES),
     NodeDetached: st.builds(NodeDetached, NAMES),
-    RunStarted: st.builds(RunStarted, st.uuids(), NAMES, RESULTS, NAMES, NUMBERS),
+    RunStarted: st.builds(RunStarted, st.uuids(), NAMES, RESULTS, NAMES, NUMBERS, text=NAMES, plan=NAMES),
     StepStarted: st.builds(StepStarted, st.uuids(), NAMES),
     StepFinished: st.builds(StepFinished, st.uuids(), NAMES, RESULTS),
     RunFinished: st.builds(RunFinished, st.uuids(), NAMES, NAMES),
+    AutomationPaused: st.builds(AutomationPaused, NAMES, NAMES),
+    AutomationResumed: st.just(AutomationResumed()),
+    FailoverAcknowledged: st.just(FailoverAcknowledged()),
+    PlanApproved: st.builds(PlanApproved, NAMES, NAMES, st.floats(1, 1e6)),
 }
 
 
@@ -429,6 +578,10 @@ class Operators(RuleBasedStateMachine):
     @rule(run=RUNS)
     def finish_run(self, run: UUID) -> None:
         self.ask(finish_run(run, "done"))
+
+    @rule(command=st.sampled_from([pause_automation("ada", ""), resume_automation(), acknowledge_failover()]))
+    def govern(self, command: Command) -> None:
+        self.ask(command)
 
     @invariant()
     def holds(self) -> None:

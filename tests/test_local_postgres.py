@@ -154,6 +154,20 @@ async def test_init_recovers_from_a_crash_and_servers_share_a_password(folder: P
     assert not any(name.endswith(".new") for server in servers for name in os.listdir(server.folder))
 
 
+async def test_a_new_server_gives_its_one_database_the_name_and_keeps_it(folder: Path) -> None:
+    server = LocalPostgres(folder / "eu")
+    await server.init()
+    await start(server)
+
+    await asyncio.gather(*(server.name_database("geochain") for _ in range(3)))
+    await ask(server, "create table kept as select 42 as answer")
+    await server.name_database("geochain")
+
+    assert await ask(server, "select answer from kept") == 42
+    names = "select string_agg(datname, ' ' order by datname) from pg_database where not datistemplate"
+    assert await ask(server, names) == "geochain"
+
+
 async def test_a_taken_port_is_told_apart_from_other_failures(server: LocalPostgres, folder: Path) -> None:
     other = LocalPostgres(folder / "us", password_file=server.password_file)
     await other.init()

@@ -349,7 +349,7 @@ async def test_no_session_can_make_an_append_or_a_fence_less_durable(
     for call in (
         "select chain.append('s', -2, '{00000000-0000-0000-0000-000000000001}', '{T}', '{x}', '{x}')",
         "select chain.fence(1)",
-        "select chain.promote(2, gen_random_uuid(), '')",
+        "select chain.promote(2, gen_random_uuid(), '', null)",
         "select chain.detach(3)",
         "select chain.follow_upstream(3, 'b', 'tail')",
         "select chain.apply_begin(3, 'b', 3, 2)",

@@ -12,8 +12,10 @@ are in `Dsn` only, which shows them to nobody but the caller of `reveal`.
 from chain.config.dsn import Dsn
 from chain.config.load import load_config
 from chain.config.models import (
+    AutomationConfig,
     ClientConfig,
     Config,
+    LeaseConfig,
     LinksConfig,
     NodeConfig,
     RegistryConfig,
@@ -24,9 +26,11 @@ from chain.config.values import Address
 
 __all__ = [
     "Address",
+    "AutomationConfig",
     "ClientConfig",
     "Config",
     "Dsn",
+    "LeaseConfig",
     "LinksConfig",
     "NodeConfig",
     "RegistryConfig",

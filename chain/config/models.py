@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from chain.config.values import BatchSize, DatabaseDsn, Duration, FilePath, HttpAddress, Name
 from chain.errors import BadInput
+from chain.lease import CLOCK_TOLERANCE_S, Terms
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -80,6 +81,55 @@ class ClientConfig(Section):
     """Most events that one commit of a process holds."""
 
 
+class LeaseConfig(Section):
+    """The head's right to take writes, for a limited time; the ground of automatic failover."""
+
+    enabled: bool = True
+    """Whether there is a lease; without one every failover needs the fence or a person's word."""
+    duration: Duration = Field(default=3.0, json_schema_extra={"default": "3s"})
+    """How long the head may go on without a renewal; a failover waits no longer, but for the margin."""
+    margin: Duration = Field(default=0.5, json_schema_extra={"default": "500ms"})
+    """By how much the head stops earlier, and all others wait longer; at least 200ms."""
+    failsafe: bool = True
+    """Whether the head goes on without the registry while all other members promise to stay followers."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> LeaseConfig:
+        if self.margin < CLOCK_TOLERANCE_S:
+            raise ValueError(f"margin must be at least {CLOCK_TOLERANCE_S * 1000:g}ms")
+        if self.duration < 4 * self.margin:
+            raise ValueError("duration must be at least four times margin")
+        return self
+
+    @property
+    def terms(self) -> Terms | None:
+        """None for a chain without a lease."""
+        return Terms(self.duration, self.margin, self.failsafe) if self.enabled else None
+
+
+class AutomationConfig(Section):
+    """What a controller may do by itself."""
+
+    policy: Literal["automatic", "manual"] = "manual"
+    """Whether a lost head is replaced without asking. A controller that is manual only observes and says."""
+    loss_events: int = Field(default=100_000, ge=0)
+    """Most events that an automatic failover may leave behind on the lost head, as far as can be known."""
+    loss_seconds: Duration = Field(default=60.0, json_schema_extra={"default": "1m"})
+    """Most seconds that the candidate may have been behind when the head was last seen."""
+    cool_down: Duration = Field(default=300.0, json_schema_extra={"default": "5m"})
+    """After a failover the next one asks a person for so long, unless the last was acknowledged."""
+    never: tuple[Name, ...] = ()
+    """Nodes that are never promoted by a controller."""
+    rejoin: bool = True
+    """Whether a node that is back is brought back as tail."""
+    lost_after: Duration = Field(default=30.0, json_schema_extra={"default": "30s"})
+    """A follower that can't be reached for so long is taken out of the chain."""
+    come_home: bool = False
+    """Whether the head goes back to the home region as soon as that is whole."""
+    every: Duration = Field(default=0.25, json_schema_extra={"default": "250ms"})
+    """How often the chain is looked at."""
+
+
 class Config(Section):
     """A whole chain. `nodes` is in the order of creation: head, middles, tail."""
 
@@ -93,6 +143,10 @@ class Config(Section):
     """How logs are copied from node to node."""
     client: ClientConfig = Field(default_factory=ClientConfig)
     """How applications write."""
+    lease: LeaseConfig = Field(default_factory=LeaseConfig)
+    """The head's right to take writes, for a limited time; the ground of automatic failover."""
+    automation: AutomationConfig = Field(default_factory=AutomationConfig)
+    """What a controller may do by itself."""
     drills: Literal["forbidden", "allowed"] = "forbidden"
     """Whether faults may be injected into this chain."""
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -18,8 +19,10 @@ from chain.encoding import ENCODING, decode, encode
 from chain.errors import (
     Corrupt,
     Fenced,
+    LeaseExpired,
     NotHead,
     NotPrepared,
+    Promised,
     Restarted,
     StaleLink,
     WrongIdentity,
@@ -39,6 +42,7 @@ from chain.event import (
     check_append,
 )
 from chain.history import History, read_history, reign_event
+from chain.lease import CLOCK_TOLERANCE_S
 from chain.memory.digest import digest
 from chain.memory.log import Conflict, EventLog, Repeated, decide
 from chain.store import Batch, DeadEvent, Digest, Identity, NodeState, Page, Progress, Role, Store
@@ -47,6 +51,7 @@ PAGE_EVENTS: Final = 1000
 IDLE_S: Final = 1.0
 
 _DAWN: Final = datetime.min.replace(tzinfo=UTC)
+_TOLERANCE: Final = timedelta(seconds=CLOCK_TOLERANCE_S)
 
 
 class MemoryStore:
@@ -64,6 +69,10 @@ class MemoryStore:
         """`clock` is the latest time that was given to an event; `tip` is the log's."""
         self._dead: dict[tuple[Epoch, Position, UUID], DeadEvent] = {}
         self._progress: dict[str, Progress] = {}
+        self._seen = _DAWN
+        """The latest reading of the clock in this reign."""
+        self._lease_until: datetime | None = None
+        self._promised = _DAWN
         self._grown = asyncio.Event()
 
     async def close(self) -> None:
@@ -181,6 +190,7 @@ class MemoryStore:
         self._check_prepared()
         now = self._clock()
         self._progress.update({node: Progress(tip, now) for node, tip in progress.items()})
+        self._wake()
 
     async def progress(self) -> Mapping[str, Progress]:
         self._check_prepared()
@@ -196,15 +206,23 @@ class MemoryStore:
     async def state(self) -> NodeState:
         self._check_prepared()
         node = self._node
-        restarted = node.role is Role.HEAD and node.restarted
-        return replace(node, tip=self._log.tip, clock=self._clock(), restarted=restarted)
+        head, now = node.role is Role.HEAD, self._clock()
+        return replace(
+            node,
+            tip=self._log.tip,
+            clock=now,
+            restarted=head and node.restarted,
+            clock_is_back=head and self._clock_is_back(self._seen),
+            lease_left_s=self._lease_left_s(),
+            promised=now < self._promised,
+        )
 
     async def fence(self, epoch: Epoch) -> Tip:
         self._check_prepared()
         self._node = replace(self._node, epoch=max(self._node.epoch, epoch))
         return self._log.tip
 
-    async def promote(self, epoch: Epoch, promotion: UUID) -> Tip:
+    async def promote(self, epoch: Epoch, promotion: UUID, lease_until: datetime | None = None) -> Tip:
         self._check_prepared()
         node = self._node
         if node.role is Role.HEAD and (node.epoch, node.reign, node.promotion) == (epoch, epoch, promotion):
@@ -213,6 +231,8 @@ class MemoryStore:
             raise StaleLink(
                 f"node {self.name} knows epoch {node.epoch} and can't be promoted in epoch {epoch}"
             )
+        if self._clock() < self._promised:
+            raise Promised(f"node {self.name} has promised its head not to be promoted now")
         last = Revision(len(self._log.stream(EPOCH_STREAM)) - 1)
         self._write(EPOCH_STREAM, last, epoch, [reign_event(epoch, promotion, self.name)])
         self._node = replace(
@@ -224,8 +244,29 @@ class MemoryStore:
             upstream=None,
             restarted=False,
         )
+        self._seen, self._lease_until = self._clock(), lease_until
         self._progress.clear()
         return self._log.tip
+
+    async def renew(self, epoch: Epoch, read_at: datetime, duration: timedelta | None) -> None:
+        self._check_head()
+        if self._node.epoch != epoch or self._clock_is_back(read_at):
+            raise LeaseExpired(
+                f"node {self.name} is in epoch {self._node.epoch}; the renewal is for epoch {epoch}"
+            )
+        self._seen = max(self._seen, self._clock())
+        until = None if duration is None else read_at + duration
+        running = self._lease_until
+        self._lease_until = max(until, running) if until is not None and running is not None else until
+
+    async def promise(self, epoch: Epoch, duration: timedelta) -> None:
+        self._check_prepared()
+        if self._node.epoch > epoch or self._node.upstream is None:
+            raise StaleLink(
+                f"node {self.name} is {self._node.role.value} in epoch {self._node.epoch} and promises"
+                f" nothing to a head of epoch {epoch}"
+            )
+        self._promised = max(self._promised, self._clock() + duration)
 
     async def follow_upstream(self, epoch: Epoch, upstream: str, role: Role) -> None:
         self._check_not_older(epoch, f"follow {upstream}")
@@ -244,6 +285,14 @@ class MemoryStore:
 
     # For simulations.
 
+    def writable_now(self) -> bool:
+        """Whether an append would be taken at this instant."""
+        try:
+            self._check_head()
+        except (NotHead, NotPrepared):
+            return False
+        return self._lease_left_s() > 0
+
     def restart(self) -> None:
         """As if the server had restarted: a head takes no writes until its next promotion."""
         self._node = replace(self._node, restarted=True)
@@ -252,6 +301,8 @@ class MemoryStore:
 
     def _add(self, stream: str, expected: Expected, events: Sequence[NewEvent]) -> Appended:
         self._check_head()
+        if self._lease_left_s() <= 0:
+            raise LeaseExpired(f"the lease of node {self.name} has run out")
         decision = decide(self._log, stream, expected, events)
         if isinstance(decision, Conflict):
             raise WrongRevision(
@@ -288,6 +339,7 @@ class MemoryStore:
         ]
         self._log.extend(written)
         self._node = replace(self._node, clock=now)
+        self._seen = max(self._seen, self._clock())
         self._wake()
         return written
 
@@ -302,6 +354,16 @@ class MemoryStore:
             )
         if node.restarted:
             raise Restarted(f"node {self.name} restarted since it became head in epoch {node.reign}")
+        if self._clock_is_back(self._seen):
+            raise LeaseExpired(f"the clock of node {self.name} runs behind what it was")
+
+    def _lease_left_s(self) -> float:
+        if self._node.role is not Role.HEAD:
+            return -inf
+        return inf if self._lease_until is None else (self._lease_until - self._clock()).total_seconds()
+
+    def _clock_is_back(self, seen: datetime) -> bool:
+        return self._clock() < seen - _TOLERANCE if seen > _DAWN else False
 
     def _check_follower(self, epoch: Epoch, upstream: str, tip: Tip) -> None:
         self._check_prepared()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from chain.errors import BadInput, ChainError, Corrupt, WrongRevision
+from chain.errors import BadInput, ChainError, Corrupt, OutcomeUnknown, WrongRevision
 from chain.event import Appended, Epoch, Expect, Expected, NewEvent, Position, Revision
 from chain.postgres.sessions import Sessions
 
@@ -100,7 +100,9 @@ class Appender:
         names = dict.fromkeys(request.stream for request in group)
         streams = {name: number for number, name in enumerate(names, 1)}
         events = [event for request in group for event in request.events]
+        clock = asyncio.get_running_loop().time
         async with self._sessions.use(writes=True) as connection:
+            sent_at = clock()
             rows = await connection.fetch(
                 _APPEND,
                 list(streams),
@@ -112,6 +114,13 @@ class Appender:
                 [event.type for event in events],
                 [event.data for event in events],
                 [event.metadata for event in events],
+            )
+        left_s = rows[0]["lease_left"]
+        if left_s is not None and clock() - sent_at >= left_s:
+            # A server that froze after it had checked its lease: another head may have taken over since.
+            raise OutcomeUnknown(
+                f"{self._sessions.name} answered when the lease that it wrote under had run out",
+                hint="try again with the same event ids: what was stored is not stored twice",
             )
         for request, row in zip(group, rows, strict=True):
             if not request.answer.done():

@@ -1,9 +1,14 @@
-"""Mutual exclusion by advisory locks: held by a session, so gone with its process."""
+"""Mutual exclusion by advisory locks: held by a session, so gone with its process.
+
+A process that is frozen, or cut off, must not hold for ever either: the holder pings, and the server ends a
+session that has been silent for too long.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -11,8 +16,13 @@ from typing import Final
 from chain.errors import Busy
 from chain.postgres.sessions import DRIVER_ERRORS, Connection, translate
 from chain.postgres.store import PostgresStore
+from chain.tasks import end
+
+log = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 5.0
+_PING_S: Final = 1.0
+_SILENT_S: Final = 6.0
 
 
 class PostgresLocks:
@@ -30,7 +40,22 @@ class PostgresLocks:
                     f"another operator or controller is at work on {name}",
                     hint="see what it does: chainctl history",
                 )
-            yield
+            pinging = asyncio.create_task(self._ping(connection), name=f"hold {name}")
+            try:
+                yield
+            finally:
+                await end(pinging)
+
+    async def _ping(self, connection: Connection) -> None:
+        """What is done without the lock does no harm, so its loss is only said."""
+        try:
+            await connection.execute(f"set idle_session_timeout = '{_SILENT_S:g}s'")
+            while True:
+                await asyncio.sleep(_PING_S)
+                async with asyncio.timeout(_SILENT_S):
+                    await connection.execute("select 1")
+        except DRIVER_ERRORS as error:
+            log.warning("the lock at %s is lost: %s", self._store.name, error)
 
     async def _try(self, connection: Connection, key: int) -> bool:
         """Raises Unavailable if the server does not answer."""

@@ -26,6 +26,7 @@ from chain.errors import (
     NotHead,
     NotPrepared,
     OutcomeUnknown,
+    Promised,
     Refused,
     Restarted,
     StaleLink,
@@ -45,6 +46,7 @@ _OURS: Final[dict[str, type[ChainError]]] = {
     "GC007": StaleLink,
     "GC008": Corrupt,
     "GC009": WrongIdentity,
+    "GC010": Promised,
 }
 _UNREACHABLE: Final = (
     OSError,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -282,18 +283,30 @@ class PostgresStore:
             tip=tip,
             clock=row["clock"],
             restarted=row["restarted"],
+            clock_is_back=row["clock_is_back"],
+            lease_left_s=row["lease_left"],
+            promised=row["promised"],
         )
 
     async def fence(self, epoch: Epoch) -> Tip:
         async with self._sessions.use(writes=True) as connection:
             return _tip(await connection.fetchrow("select * from chain.fence($1)", epoch))
 
-    async def promote(self, epoch: Epoch, promotion: UUID) -> Tip:
+    async def promote(self, epoch: Epoch, promotion: UUID, lease_until: datetime | None = None) -> Tip:
         data = reign_event(epoch, promotion, self.name).data
         async with self._sessions.use(writes=True) as connection:
-            return _tip(
-                await connection.fetchrow("select * from chain.promote($1, $2, $3)", epoch, promotion, data)
+            row = await connection.fetchrow(
+                "select * from chain.promote($1, $2, $3, $4)", epoch, promotion, data, lease_until
             )
+        return _tip(row)
+
+    async def renew(self, epoch: Epoch, read_at: datetime, duration: timedelta | None) -> None:
+        async with self._sessions.use(writes=True) as connection:
+            await connection.execute("select chain.renew($1, $2, $3)", epoch, read_at, duration)
+
+    async def promise(self, epoch: Epoch, duration: timedelta) -> None:
+        async with self._sessions.use(writes=True) as connection:
+            await connection.execute("select chain.promise($1, $2)", epoch, duration)
 
     async def follow_upstream(self, epoch: Epoch, upstream: str, role: Role) -> None:
         async with self._sessions.use(writes=True) as connection:
@@ -320,6 +333,11 @@ class PostgresStore:
             yield connection
         finally:
             connection.terminate()
+
+    async def row(self, query: str, *arguments: object, writes: bool = False) -> Any:
+        """One row of a query, or None, for what keeps its own tables beside the log."""
+        async with self._sessions.use(writes=writes) as connection:
+            return await connection.fetchrow(query, *arguments)
 
     async def _page(self, query: str, limit: int, *start: object) -> tuple[tuple[Event, ...], bool]:
         """At most `limit` events and PAGE_BYTES, and whether there may be more."""

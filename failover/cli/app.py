@@ -20,11 +20,11 @@ app = typer.Typer(
 
 def main() -> None:
     """Runs a command. Ends with the exit codes of docs/reference.md."""
-    from failover.cli import chains, configs, events, ledgers, operations, serve, views
+    from failover.cli import automation, chains, configs, events, ledgers, operations, playbooks, serve, views
 
-    for module in (chains, views, operations, serve):
+    for module in (chains, views, operations, automation, serve):
         module.register(app)
-    for group in (events.group, ledgers.group, configs.group):
+    for group in (events.group, ledgers.group, playbooks.group, configs.group):
         app.add_typer(group)
     try:
         app()

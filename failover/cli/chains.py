@@ -68,6 +68,9 @@ def demo(
     state: Annotated[Path, typer.Option("--state", help="Folder of the demo's chain; made afresh.")] = Path(
         ".geochain-demo"
     ),
+    automatic: Annotated[
+        bool, typer.Option("--automatic", help="Give no command: the chain saves itself and comes home.")
+    ] = False,
     events: Annotated[
         Path | None, typer.Option("--events", help="Your own events: a JSON-lines or CSV file.")
     ] = None,
@@ -76,13 +79,13 @@ def demo(
     ),
 ) -> None:
     """Lose a region in the middle of 69,659 purchases, go on, come home, and prove that all is there."""
-    from failover.demo import run_demo
+    from failover.demo.story import run_demo
     from failover.local.chain import LocalChain
     from failover.purchases import cdnow, read_events
 
     lines = list(cdnow() if events is None else read_events(events, stream=stream))
     screen = _Screen()
-    result = run(run_demo(LocalChain(state), lines, screen.tell, screen.meter))
+    result = run(run_demo(LocalChain(state), lines, screen.tell, screen.meter, automatic=automatic))
     if output is Output.TABLE:
         _print_story(result)
     else:
@@ -125,7 +128,8 @@ def _print_story(result: dict[str, Any]) -> None:
     data(f"acknowledged  {result['acknowledged']:,} of {result['events']:,}")
     data(f"unreplicated  {result['unreplicated']} when the region was lost; {result['ledger']} in the ledger")
     data(f"requeued      {result['requeued']}; the others their writers had sent again")
-    data(f"failover      {result['failover_ms']} ms from detection to the first write")
+    data(f"failover      {result['failover_ms']} ms from detection to the first write;")
+    data(f"              {result['outage_ms']} ms from the loss of the region")
     data(f"fail-back     {result['failback_pause_ms']} ms without a write")
     data(f"lost          {result['lost']}")
     data(f"duplicated    {result['duplicated']}")

@@ -183,14 +183,9 @@ def follow(
 
 
 def _client(config: Any) -> Client:
-    from chain.client import Client
-    from chain.connect import open_store
+    from chain.connect import open_client
 
-    return Client(
-        [n.name for n in config.nodes],
-        lambda node: open_store(config, node),
-        deadline_s=config.client.deadline,
-    )
+    return open_client(config)
 
 
 def _row(event: Event) -> dict[str, Any]:

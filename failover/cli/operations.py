@@ -1,8 +1,9 @@
-"""`failover`, `switchover`, `bootstrap`, `rejoin`, `rotate`, `failback`: changing the chain, by playbooks."""
+"""The operations of a chain: each is a playbook, shown as a plan, asked about, and run."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,11 +20,15 @@ from failover.cli.common import (
     who,
 )
 
+if TYPE_CHECKING:
+    from failover.plan import Plan
+    from failover.playbook import Playbook
+
 NodeOption = Annotated[str | None, typer.Option("--to", help="The node to make head; else the best one.")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (failover, switchover, bootstrap, rejoin, detach, rotate, failback, abort):
+    for command in (failover, switchover, bootstrap, rejoin, detach, rotate, failback):
         app.command()(command)
 
 
@@ -32,15 +37,17 @@ def failover(
     to: NodeOption = None,
     head_is_dead: Annotated[
         bool,
-        typer.Option("--head-is-dead", help="Your word that a head that can't be reached takes no writes."),
+        typer.Option(
+            "--head-is-dead", help="Your word that the head takes no writes: its lease is not awaited."
+        ),
     ] = False,
     reason: ReasonOption = "",
     dry_run: DryOption = False,
     yes: YesOption = False,
 ) -> None:
     """Promote the most advanced node when the head is lost. What was not replicated goes to the ledger."""
-    parameters = {"node": to, "head_is_dead": head_is_dead}
-    _operate("failover", parameters, config, reason, dry_run, yes, then="chainctl rejoin OLD-HEAD")
+    given = {"node": to, "head_is_dead": head_is_dead}
+    operate("failover", given, config, reason, dry_run, yes, then="chainctl rejoin OLD-HEAD")
 
 
 def switchover(
@@ -52,8 +59,8 @@ def switchover(
     yes: YesOption = False,
 ) -> None:
     """Move the head to another node, without loss."""
-    parameters = {"node": to, "max_lag_events": max_lag}
-    _operate("switchover", parameters, config, reason, dry_run, yes, then="chainctl status")
+    given = {"node": to, "max_lag_events": max_lag}
+    operate("switchover", given, config, reason, dry_run, yes, then="chainctl status")
 
 
 def bootstrap(
@@ -64,7 +71,7 @@ def bootstrap(
     yes: YesOption = False,
 ) -> None:
     """Bring up a new tail: copy, verify, join."""
-    _operate("bootstrap", {"node": node}, config, reason, dry_run, yes, then="chainctl status")
+    operate("bootstrap-tail", {"node": node}, config, reason, dry_run, yes, then="chainctl status")
 
 
 def rejoin(
@@ -75,7 +82,7 @@ def rejoin(
     yes: YesOption = False,
 ) -> None:
     """Bring a former head back as tail; what it had alone goes to the ledger first."""
-    _operate("rejoin", {"node": node}, config, reason, dry_run, yes, then="chainctl ledger list")
+    operate("rejoin", {"node": node}, config, reason, dry_run, yes, then="chainctl ledger list")
 
 
 def detach(
@@ -86,23 +93,7 @@ def detach(
     yes: YesOption = False,
 ) -> None:
     """Take a follower out of the chain; who followed it follows the node before it."""
-    _operate("detach", {"node": node}, config, reason, dry_run, yes, then=f"chainctl bootstrap {node}")
-
-
-def abort(config: ConfigOption = None, reason: ReasonOption = "", yes: YesOption = False) -> None:
-    """Undo and end a run that was left unfinished and is not to be carried on."""
-    settings = load(config)
-
-    async def work() -> None:
-        from failover.fleet import open_fleet
-        from failover.runner import abort as abort_run
-
-        async with open_fleet(settings) as fleet:
-            confirm("undo and end the unfinished run?", yes=yes)
-            run_ = await abort_run(fleet, by=who(), why=reason, watch=lambda report: _say(report))
-            talk(f"{run_.playbook} was undone and ended")
-
-    run(work())
+    operate("detach", {"node": node}, config, reason, dry_run, yes, then=f"chainctl bootstrap {node}")
 
 
 def rotate(
@@ -112,27 +103,7 @@ def rotate(
     yes: YesOption = False,
 ) -> None:
     """Come home: make the last node of the home region the head."""
-    settings = load(config)
-
-    async def home() -> str:
-        from chain.errors import Refused
-        from failover.fleet import open_fleet
-
-        async with open_fleet(settings) as fleet:
-            topology = await fleet.registry.topology()
-        if topology.run is not None and topology.run.playbook == "rotate":
-            return str(topology.run.parameters["node"])
-        if topology.regions[topology.head] == topology.home:
-            raise Refused(f"the head, {topology.head}, is at home in {topology.home} already")
-        for node in reversed(topology.order):
-            if topology.regions[node] == topology.home:
-                return node
-        raise Refused(
-            f"no member of the chain is in the home region, {topology.home}",
-            hint="bring one back: chainctl rejoin, or chainctl bootstrap",
-        )
-
-    _operate("rotate", {"node": run(home())}, config, reason, dry_run, yes, then="chainctl verify")
+    operate("rotate", {}, config, reason, dry_run, yes, then="chainctl verify")
 
 
 def failback(
@@ -142,13 +113,13 @@ def failback(
     yes: YesOption = False,
 ) -> None:
     """The same as rotate: the tail in the home region becomes the head."""
-    rotate(config, reason, dry_run, yes)
+    operate("failback", {}, config, reason, dry_run, yes, then="chainctl verify")
 
 
-def _operate(
-    name: str,
-    parameters: dict[str, Any],
-    config: Any,
+def operate(
+    name: str | Playbook,
+    given: dict[str, Any],
+    config: Path | None,
     reason: str,
     dry_run: bool,
     yes: bool,
@@ -161,33 +132,51 @@ def _operate(
     async def work() -> None:
         from failover.cli.views import show_status
         from failover.fleet import open_fleet
+        from failover.plan import plan
         from failover.playbook import load_playbook
-        from failover.runner import execute, plan
-        from failover.words import parameters as words
+        from failover.runner import execute
 
-        playbook = load_playbook(name)
-        async with open_fleet(settings, timeout_s=settings.links.timeout if not yes else 3.0) as fleet:
-            found = await plan(fleet, playbook, parameters)
-            talk(f"{playbook.name}: {playbook.title}")
-            for step in playbook.steps:
-                mark = "   ← from here on it is carried on, not undone" if step.point_of_no_return else ""
-                talk(f"  · {step.step}{words(found.get(step.step, {}))}{mark}")
+        playbook = load_playbook(name) if isinstance(name, str) else name
+        async with open_fleet(settings) as fleet:
+            planned = await plan(fleet, playbook, given)
+            show_plan(planned)
             if dry_run:
                 return
             confirm("do it?", yes=yes)
-            done = await execute(
-                fleet, playbook, parameters, by=who(), why=reason, watch=lambda report: _say(report)
-            )
+            done = await execute(fleet, playbook, given, by=who(), why=reason, watch=say)
             if done.resumed:
                 talk("an unfinished run was carried on")
         await show_status(settings, Output.TABLE)
-        chosen = found.get("choose-candidate", {})
+        chosen = planned.found.get("choose-candidate", {})
         talk(f"next: {then.replace('OLD-HEAD', str(chosen.get('head', '')))}")
 
     run(work())
 
 
-def _say(report: Any) -> None:
+def show_plan(planned: Plan) -> None:
+    """The plan, for people."""
+    from failover.words import parameters as words
+
+    playbook = planned.playbook
+    talk(f"{playbook.name}: {playbook.title}")
+    for n, step in enumerate(playbook.steps):
+        marks = ["needs an approval"] if step.approval else []
+        if n == playbook.point_of_no_return:
+            marks.append("from here on it is carried on, not undone")
+        mark = f"   ← {'; '.join(marks)}" if marks else ""
+        talk(f"  · {step.step}{words(planned.found.get(step.step, {}))}{mark}")
+    if planned.loss_events is not None:
+        where = "" if planned.loss_events == 0 else ", which the ledger will hold when the old head is back"
+        talk(f"predicted loss: {planned.loss_events:,} events{where}")
+    if planned.pause_s is not None:
+        talk(f"predicted pause of writes: {planned.pause_s:.1f} s at most")
+    if planned.needs_approval:
+        given = " ".join(f"{k}={v}" for k, v in planned.parameters.items() if v is not None)
+        talk(f"it needs an approval: chainctl playbook approve {playbook.name} {planned.hash[:12]} {given}")
+
+
+def say(report: Any) -> None:
+    """What a step did, for who watches."""
     from failover.words import parameters as words
 
     if report.state == "done":
@@ -196,3 +185,5 @@ def _say(report: Any) -> None:
         talk(f"  ✓ {report.step} was done before")
     elif report.state == "failed":
         talk(f"  ✗ {report.step}: {report.error}")
+    elif report.state == "undone":
+        talk(f"  ↩ {report.step}")

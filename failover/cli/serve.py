@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
-from typing import Annotated
+import socket
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Annotated, Any
 
 import typer
 
+from chain.errors import BadInput
 from failover.cli.common import ConfigOption, load, run
 
 
@@ -16,6 +21,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(name="serve", help="Run a daemon in the foreground.", no_args_is_help=True)
     group.callback()(_only)
     group.command()(node)
+    group.command()(controller)
     app.add_typer(group)
 
 
@@ -35,13 +41,9 @@ def node(
 
     settings = load(config)
     own = settings.node(name)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    _log()
 
     async def work() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         store = open_store(settings, name)
         registry = open_registry(settings)
         daemon = NodeDaemon(
@@ -51,6 +53,7 @@ def node(
             peers=lambda peer: open_store(settings, peer),
             registry=registry,
             regions={n.name: n.region for n in settings.nodes},
+            terms=settings.lease.terms,
             pace=Pace(
                 batch_events=settings.links.batch_events,
                 batch_bytes=settings.links.batch_bytes,
@@ -60,10 +63,56 @@ def node(
         try:
             async with serve(daemon, own.http.host, own.http.port):
                 await daemon.run()
-        except asyncio.CancelledError:
-            logging.getLogger(__name__).info("%s ends", name)
         finally:
             await registry.close()
             await store.close()
 
-    run(work())
+    run(_until_told(work(), name))
+
+
+def controller(
+    config: ConfigOption = None,
+    name: Annotated[
+        str, typer.Option("--name", help="What it is called in the history; else host and process.")
+    ] = "",
+    http: Annotated[str, typer.Option("--http", help="host:port for its health, metrics and status.")] = "",
+) -> None:
+    """Run a controller: it watches the chain, and acts as `automation` in chain.yaml lets it."""
+    from chain.config.values import parse_address
+    from failover.controller import Controller
+    from failover.fleet import open_fleet
+    from failover.server import serve
+
+    settings = load(config)
+    _log()
+    called = name or f"{socket.gethostname()}/{os.getpid()}"
+    try:
+        address = parse_address(http) if http else None
+    except ValueError as error:
+        raise BadInput(f"--http: {error}") from error
+
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            fleet = await stack.enter_async_context(open_fleet(settings, timeout_s=2.0))
+            own = Controller(fleet, settings.automation, called)
+            if address is not None:
+                await stack.enter_async_context(serve(own, address.host, address.port))
+            await own.run()
+
+    run(_until_told(work(), f"controller {called}"))
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+
+
+async def _until_told(work: Coroutine[Any, Any, None], what: str) -> None:
+    """Works until SIGTERM or SIGINT."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        logging.getLogger(__name__).info("%s ends", what)

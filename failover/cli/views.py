@@ -155,6 +155,8 @@ async def show_status(config: Config, output: Output) -> bool:
     data(f"{report['chain']}: {_line(seen)}   epoch {report['epoch']}, home {report['home']}")
     columns = ["node", "region", "role", "epoch", "position", "lag_events", "lag_s", "link", "trouble"]
     print_rows(output, columns, report["nodes"], empty="")
+    if report["paused"]:
+        talk(f"automation is paused {report['paused']}")
     if report["run"]:
         talk(f"under way: {report['run']['playbook']}, begun by {report['run']['by']}")
     for trouble in report["troubles"]:
@@ -191,6 +193,14 @@ def _report(seen: Observation) -> dict[str, Any]:
         "joining": list(topology.joining),
         "detached": list(topology.detached),
         "home": topology.home,
+        "paused": topology.paused,
+        "lease": seen.lease
+        and {
+            "epoch": seen.lease.epoch,
+            "holder": seen.lease.holder,
+            "renewals": seen.lease.renewals,
+            "duration_s": seen.lease.duration_s,
+        },
         "healthy": not troubles,
         "troubles": troubles,
         "run": {"id": str(topology.run.id), "playbook": topology.run.playbook, "by": topology.run.by}
@@ -226,6 +236,10 @@ def _trouble(seen: Observation, node: Seen) -> str:
     if node.node == topology.head and not state.writable:
         if state.restarted:
             return "restarted: takes no writes until it has a new epoch"
+        if state.clock_is_back:
+            return "its clock stepped back: takes no writes until it has a new epoch"
+        if state.reigning:
+            return "takes no writes: its lease has run out; is its daemon up, and the registry?"
         return f"takes no writes: it knows epoch {state.epoch}" if state.fenced else "is not promoted yet"
     if node.node != topology.head and state.writable:
         return f"takes writes as head of epoch {state.reign}, and is not the head"

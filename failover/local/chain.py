@@ -5,6 +5,7 @@
         secrets/password      of all its servers
         registry/             the control store's Postgres
         nodes/<name>/         a node's Postgres and daemon, with their logs
+        controllers/<name>/   a controller's log
 
 What runs is found by looking, never remembered, so `up` finishes what a killed `up` began, and `down` ends
 everything that lives in the folder.
@@ -18,11 +19,11 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -61,25 +62,38 @@ class LocalChain:
         return self.folder.resolve() / "nodes" / node
 
     async def up(
-        self, nodes: Mapping[str, str] = DEFAULT_NODES, *, settings: Mapping[str, str] | None = None
+        self,
+        nodes: Mapping[str, str] = DEFAULT_NODES,
+        *,
+        settings: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Config:
         """Starts whatever does not run yet, and waits until every member is as decided.
+
+        `options` go into the chain.yaml of a new chain, `settings` into its servers' configuration.
 
         Idempotent. Raises Busy if another `up` is at work, PortTaken, TimedOut.
         """
         self._claim()
         with _locked(self.folder / "lock"):
-            if not self.config_path.exists():
-                await self._create(nodes, settings or {})
+            if self.config_path.exists():
+                await self._start_servers([n.name for n in self.config().nodes], settings)
+            else:
+                await self._create(nodes, settings, options or {})
             config = self.config()
-            await asyncio.gather(
-                self._start_postgres(self._registry(), settings),
-                *(self._start_postgres(self._postgres(n.name), settings) for n in config.nodes),
-            )
             for node in config.nodes:
                 self._start_daemon(node.name)
         await self.wait_settled(config)
         return config
+
+    async def prepare(self) -> None:
+        """Takes the slowest step of the first `up`, and starts nothing: makes the first server's files.
+
+        A copy of a folder so prepared is a chain of its own, under the same password.
+        """
+        self._claim()
+        with _locked(self.folder / "lock"):
+            await self._registry().init()
 
     async def add_node(self, name: str, region: str) -> Config:
         """A new, empty node beside the others; the chain knows it once it is bootstrapped."""
@@ -135,10 +149,35 @@ class LocalChain:
     def start_daemon(self, node: str) -> None:
         self._start_daemon(node)
 
+    def start_controller(self, name: str) -> None:
+        """Starts a controller of this name, unless it runs."""
+        folder = self.controller_folder(name)
+        if processes.find(folder):
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        argv = [sys.executable, "-m", "failover", "serve", "controller", "--name", name]
+        processes.spawn(
+            [*argv, "--config", str(self.config_path.resolve())], cwd=folder, log=folder / "controller.log"
+        )
+
+    def signal_controller(self, name: str, sig: signal.Signals) -> None:
+        processes.signal_all(self.controller_folder(name), sig)
+
+    def controller_folder(self, name: str) -> Path:
+        return self.folder.resolve() / "controllers" / name
+
     def signal_daemon(self, node: str, sig: signal.Signals) -> None:
         """Sends a signal to the node's daemon alone."""
         for process in self._daemons(node):
             os.kill(process.pid, sig)
+
+    def signal_postgres(self, node: str, sig: signal.Signals) -> None:
+        """Sends a signal to every process of the node's server."""
+        _signal_server(self._postgres(node), sig)
+
+    def signal_registry(self, sig: signal.Signals) -> None:
+        """Sends a signal to every process of the registry's server."""
+        _signal_server(self._registry(), sig)
 
     def signal_all(self, node: str, sig: signal.Signals) -> None:
         """Sends a signal to everything of the node."""
@@ -174,15 +213,13 @@ class LocalChain:
                 hint="give --state a new folder",
             )
 
-    async def _create(self, nodes: Mapping[str, str], settings: Mapping[str, str]) -> None:
+    async def _create(
+        self, nodes: Mapping[str, str], settings: Mapping[str, str] | None, options: Mapping[str, Any]
+    ) -> None:
         registry = self._registry()
         await registry.init()
-        for name in nodes:
-            await asyncio.to_thread(_copy_server, registry, self._postgres(name))
-        await asyncio.gather(
-            self._start_postgres(registry, settings),
-            *(self._start_postgres(self._postgres(name), settings) for name in nodes),
-        )
+        await asyncio.gather(*(_copy_server(registry, self._postgres(name)) for name in nodes))
+        await self._start_servers(nodes, settings)
         raw = {
             "chain": "local",
             "registry": {"dsn": registry.dsn("registry"), "password_file": "secrets/password"},
@@ -191,8 +228,15 @@ class LocalChain:
                 for name, region in nodes.items()
             ],
             "drills": "allowed",
+            **options,
         }
         _write(self.config_path, raw)
+
+    async def _start_servers(self, nodes: Iterable[str], settings: Mapping[str, str] | None) -> None:
+        await asyncio.gather(
+            self._start_postgres(self._registry(), settings),
+            *(self._start_postgres(self._postgres(name), settings) for name in nodes),
+        )
 
     async def _start_postgres(self, server: LocalPostgres, settings: Mapping[str, str] | None) -> None:
         """On the port that it always had, or on a free one the first time."""
@@ -206,7 +250,7 @@ class LocalChain:
                     raise  # the others know it by this port
                 (server.data / "geochain.conf").unlink(missing_ok=True)
             else:
-                await server.create_database("registry" if server.folder.name == "registry" else "chain")
+                await server.name_database("registry" if server.folder.name == "registry" else "chain")
                 return
         raise Unavailable("no free port was found for a server", hint="try again")
 
@@ -246,15 +290,26 @@ class LocalChain:
         return self.folder.resolve() / "secrets" / "password"
 
 
-def _copy_server(source: LocalPostgres, target: LocalPostgres) -> None:
-    """A server that was never started is copied in a fraction of the time that a new one takes."""
+async def _copy_server(source: LocalPostgres, target: LocalPostgres) -> None:
+    """A server that was never started is copied in a fraction of the time that a new one takes.
+
+    By `cp`: threads that copy many small files wait for Python's lock most of the time. Raises Unavailable.
+    """
     if target.data.exists() or (source.data / "geochain.conf").exists():
         return
     target.folder.mkdir(parents=True, exist_ok=True)
     new = target.folder / "data.copy"
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.copytree(source.data, new)
+    await asyncio.to_thread(shutil.rmtree, new, ignore_errors=True)
+    code, output = await processes.Identity().run("cp", "-a", source.data, new, cwd=target.folder)
+    if code != 0:
+        raise Unavailable(f"{source.data} can't be copied to {new}: {output.strip()}")
     new.rename(target.data)
+
+
+def _signal_server(server: LocalPostgres, sig: signal.Signals) -> None:
+    """Twice: what the postmaster forked while it was told the first time is told the second time."""
+    for _ in range(2):
+        processes.signal_all(server.data, sig)
 
 
 async def _unsettled(fleet: Fleet) -> str:

@@ -30,6 +30,8 @@ from chain.errors import BadFile, BadInput, Busy, TimedOut, Unavailable
 from failover.local import processes
 from failover.local.processes import Identity
 
+_POLL_S = 0.01
+
 OLDEST = 14
 """The oldest major version of Postgres that a chain runs on."""
 
@@ -44,6 +46,8 @@ _SETTINGS = {
     "shared_buffers": "64MB",
     # A container's limit on huge pages shows only when they are touched, as a crash.
     "huge_pages": "off",
+    # Segments in /dev/shm would outlive a server that is killed; files in its data folder are cleared.
+    "dynamic_shared_memory_type": "mmap",
     "jit": "off",
     "wal_level": "replica",
     "wal_compression": "on",
@@ -131,7 +135,7 @@ class LocalPostgres:
                         f"the server in {self.folder} is not ready after {wait_s:g} s",
                         hint=f"it may be recovering; see {self.log}",
                     )
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(_POLL_S)
 
     def running(self) -> bool:
         """Whether a postmaster of this folder is alive: ready, starting, stopping or suspended."""
@@ -167,21 +171,38 @@ class LocalPostgres:
 
     async def create_database(self, name: str = "geochain") -> None:
         """Create the database, in UTF8, unless it exists. Raises Unavailable if there is no server."""
+        connection = await self._connect("postgres")
         try:
-            connection = await asyncpg.connect(
-                self.dsn("postgres"), password=self.password(), ssl=False, timeout=10
-            )
+            # Two at once both see no such database; the second finds the first one's row.
+            with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+                await connection.execute(
+                    f"create database {_quoted(name)} template template0 encoding 'UTF8'"
+                )
+        finally:
+            await connection.close(timeout=10)
+
+    async def name_database(self, name: str) -> None:
+        """Make the one database of a new server bear this name; nothing is done if there is such a database.
+
+        What initdb made is UTF8 and empty, so it is given the name; a new one would be 300 files more.
+        Raises Unavailable if there is no server.
+        """
+        try:
+            connection = await self._connect(name)
+        except asyncpg.InvalidCatalogNameError:
+            connection = await self._connect("template1")
+            # Two at once both see no such database; the second finds that the first has renamed it.
+            with suppress(asyncpg.InvalidCatalogNameError, asyncpg.DuplicateDatabaseError):
+                await connection.execute(f"alter database postgres rename to {_quoted(name)}")
+        await connection.close(timeout=10)
+
+    async def _connect(self, database: str) -> asyncpg.Connection[asyncpg.Record]:
+        try:
+            return await asyncpg.connect(self.dsn(database), password=self.password(), ssl=False, timeout=10)
         except (OSError, TimeoutError, asyncpg.CannotConnectNowError) as error:
             raise Unavailable(f"the server in {self.folder} doesn't answer: {error}") from error
         except asyncpg.InvalidPasswordError as error:
             raise BadFile(f"{self.password_file}: {error}") from error
-        try:
-            quoted = name.replace('"', '""')
-            # Two at once both see no such database; the second finds the first one's row.
-            with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
-                await connection.execute(f"create database \"{quoted}\" template template0 encoding 'UTF8'")
-        finally:
-            await connection.close(timeout=10)
 
     # --- blocking steps, run in a thread
 
@@ -264,7 +285,7 @@ class LocalPostgres:
             while not _try_lock(lock):
                 if time.monotonic() > until:
                     raise Busy(f"somebody else is starting the server in {self.folder}")
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(_POLL_S)
             yield
         finally:
             os.close(lock)
@@ -358,6 +379,11 @@ def _line(name: str, value: str) -> str:
         raise BadInput(f"{name!r} is no name of a Postgres setting")
     escaped = value.replace("\\", "\\\\").replace("'", "''").replace("\n", "\\n")
     return f"{name} = '{escaped}'\n"
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
 
 
 def _tail(text: str, lines: int = 5) -> str:

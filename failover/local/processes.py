@@ -15,7 +15,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +66,8 @@ class Identity:
     def own(self, path: Path) -> None:
         """Give a file or a folder with all it holds to this identity. Only root can and needs to."""
         uid, gid = self.uid or 0, self.gid or 0
-        for each in (path, *path.rglob("*")) if os.geteuid() == 0 else ():
-            if each.lstat().st_uid != uid:
+        for each in (str(path), *_below_it(path)) if os.geteuid() == 0 else ():
+            if os.lstat(each).st_uid != uid:
                 os.chown(each, uid, gid, follow_symlinks=False)
 
     async def run(
@@ -206,6 +206,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _below_it(folder: Path) -> Iterator[str]:
+    """What the folder holds; a data folder has a thousand files, too many for Path.rglob."""
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            yield os.path.join(parent, name)
 
 
 def _marked_env(cwd: Path, env: Mapping[str, str] | None) -> dict[str, str]:

@@ -6,15 +6,14 @@ import asyncio
 import sys
 from pathlib import Path
 
-from chain.client import Client
 from chain.config import load_config
-from chain.connect import open_store
+from chain.connect import open_client
 from chain.event import Expect, NewEvent
 
 
 async def main(path: str, name: str, writers: int, events: int) -> None:
     config = load_config(Path(path), {})
-    client = Client([n.name for n in config.nodes], lambda n: open_store(config, n))
+    client = open_client(config)
 
     async def write(writer: int) -> None:
         for number in range(events):

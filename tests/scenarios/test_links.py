@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from chain.errors import ChainError
 from chain.event import Expect, NewEvent, Position
@@ -76,6 +77,7 @@ async def _check_prefixes(fleet: Fleet) -> None:
         later = log
 
 
+@pytest.mark.long
 async def test_two_daemons_on_one_link_do_no_harm(chain: LocalChain) -> None:
     config = chain.config_path.read_text().replace(str(chain.config().node("west-1").http), "127.0.0.1:0")
     twin = chain.folder / "twin.yaml"
@@ -130,6 +132,7 @@ async def test_readers_never_see_a_hole_while_many_processes_write(chain: LocalC
         assert set(seen) == {3001}
 
 
+@pytest.mark.long
 async def test_a_daemon_goes_on_while_the_registry_is_away(chain: LocalChain) -> None:
     async with fleet_of(chain) as fleet:
         await chain.kill_registry()

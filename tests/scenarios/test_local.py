@@ -17,6 +17,7 @@ from failover.local.chain import LocalChain
 from tests.support import append, chainctl, fleet_of, wait_equal, whole_log
 
 
+@pytest.mark.long
 async def test_a_second_up_finds_the_first_and_down_ends_everything(chain: LocalChain) -> None:
     before = {p.pid for p in chain.running() if p.is_postmaster or not p.is_postgres}
     again = await chainctl("up", "--state", str(chain.folder))
@@ -37,6 +38,7 @@ async def test_a_second_up_finds_the_first_and_down_ends_everything(chain: Local
         assert (await fleet.registry.topology()).epoch == 2  # its server had restarted
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after_s", [0.6, 1.5])
 async def test_down_ends_what_a_killed_up_has_started(tmp_path: Path, after_s: float) -> None:
     folder = tmp_path / "chain"
@@ -128,6 +130,7 @@ async def test_a_move_is_refused_when_the_content_differs(chain: LocalChain) -> 
         assert (await fleet.store("east-1").state()).writable
 
 
+@pytest.mark.long
 async def test_what_somebody_wrote_into_an_event_harms_no_table(chain: LocalChain) -> None:
     config = ("-c", str(chain.config_path))
     for data in ("[/x]", "[bold]b[/bold]", "a\tb\x1b[31mred\nnl", "x" * 100_000):
@@ -153,6 +156,7 @@ async def test_nothing_is_changed_without_a_yes(chain: LocalChain) -> None:
         assert (topology.head, topology.epoch, topology.run) == ("east-1", 1, None)
 
 
+@pytest.mark.long
 async def test_an_import_that_was_killed_is_run_again_and_stores_no_line_twice(
     chain: LocalChain, tmp_path: Path
 ) -> None:
@@ -182,6 +186,7 @@ async def test_an_import_that_was_killed_is_run_again_and_stores_no_line_twice(
         assert amounts == sorted(amounts, key=int)  # a stream keeps the order of the file
 
 
+@pytest.mark.long
 async def test_an_interrupted_demo_leaves_no_process_behind(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     process = await asyncio.create_subprocess_exec(

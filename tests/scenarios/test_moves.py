@@ -15,7 +15,17 @@ from chain.store import Role
 from chain.tasks import end
 from failover.local.chain import LocalChain
 from replicator.verify import Verdict, verify_chain
-from tests.support import append, assert_dense, chainctl, client_of, fleet_of, operate, wait_equal, whole_log
+from tests.support import (
+    append,
+    assert_dense,
+    chainctl,
+    client_of,
+    fleet_of,
+    operate,
+    wait_equal,
+    wait_step,
+    whole_log,
+)
 
 
 async def test_a_switchover_under_load_fails_no_write_and_loses_none(chain: LocalChain) -> None:
@@ -52,6 +62,7 @@ async def test_a_switchover_under_load_fails_no_write_and_loses_none(chain: Loca
         assert {v.verdict for v in await verify_chain(stores)} == {Verdict.OK}
 
 
+@pytest.mark.long
 async def test_a_move_that_cannot_drain_gives_the_head_back(chain: LocalChain) -> None:
     async with fleet_of(chain) as fleet:
         east = fleet.store("east-1")
@@ -70,7 +81,7 @@ async def test_a_move_that_cannot_drain_gives_the_head_back(chain: LocalChain) -
         await wait_equal([fleet.store(n) for n in topology.order])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2, 3))])
 async def test_a_killed_operator_is_carried_on_by_the_same_command(chain: LocalChain, seed: int) -> None:
     """SIGKILL at any point of a switchover; the command again ends it. Nothing is lost, one head is left."""
     command = ["switchover", "--to", "west-1", "--yes", "-c", str(chain.config_path)]
@@ -119,6 +130,7 @@ async def test_of_two_operators_one_wins_and_the_other_is_told(chain: LocalChain
         assert "another operator" in refused.err
 
 
+@pytest.mark.long
 async def test_an_operator_is_kept_off_while_another_is_at_work(chain: LocalChain) -> None:
     async with fleet_of(chain) as fleet, fleet_of(chain) as other, fleet.registry.hold():
         with pytest.raises(Busy):
@@ -129,20 +141,20 @@ async def test_a_new_tail_is_bootstrapped_and_verified_before_it_is_a_member(cha
     await chain.add_node("west-2", "west")
     async with fleet_of(chain) as fleet:
         await append(fleet.store("east-1"), 500)
-        done = await operate(fleet, "bootstrap", node="west-2")
+        done = await operate(fleet, "bootstrap-tail", node="west-2")
         assert done.topology.order == ("east-1", "west-1", "east-2", "west-2")
         assert done.results["verify-node"]["verified"] >= 501
         await wait_equal([fleet.store(n) for n in done.topology.order])
         assert (await fleet.store("west-2").state()).role is Role.TAIL
 
 
+@pytest.mark.long
 async def test_an_unfinished_bootstrap_keeps_no_restarted_head_from_going_on(chain: LocalChain) -> None:
     async with fleet_of(chain) as fleet, client_of(chain) as client:
         await operate(fleet, "detach", node="east-2")
         chain.signal_daemon("east-2", signal.SIGKILL)
-        joining = asyncio.create_task(operate(fleet, "bootstrap", node="east-2"))
-        while not (await fleet.registry.topology()).joining:
-            await asyncio.sleep(0.01)
+        joining = asyncio.create_task(operate(fleet, "bootstrap-tail", node="east-2"))
+        await wait_step(fleet, "catch-up")
         await end(joining)
         assert (await fleet.registry.topology()).run
         await chain.kill_postgres("east-1")
@@ -150,16 +162,17 @@ async def test_an_unfinished_bootstrap_keeps_no_restarted_head_from_going_on(cha
         answer = await client.add("s", Expect.ANY, [NewEvent("Tested", b"after the restart")])
         assert answer.epoch == 2
 
-        aborted = await chainctl("abort", "--yes", "-c", str(chain.config_path))
+        aborted = await chainctl("playbook", "abort", "--yes", "-c", str(chain.config_path))
         assert aborted.code == 0, aborted.err
         topology = await fleet.registry.topology()
         assert (topology.run, topology.joining) == (None, ())
-        assert (await chainctl("abort", "--yes", "-c", str(chain.config_path))).code == 3
+        assert (await chainctl("playbook", "abort", "--yes", "-c", str(chain.config_path))).code == 3
         chain.start_daemon("east-2")
-        done = await operate(fleet, "bootstrap", node="east-2")
+        done = await operate(fleet, "bootstrap-tail", node="east-2")
         assert done.topology.order == ("east-1", "west-1", "east-2")
 
 
+@pytest.mark.long
 async def test_a_lost_middle_is_left_out_and_the_tail_goes_on_at_the_head(chain: LocalChain) -> None:
     async with fleet_of(chain) as fleet:
         await append(fleet.store("east-1"), 10)
@@ -170,6 +183,7 @@ async def test_a_lost_middle_is_left_out_and_the_tail_goes_on_at_the_head(chain:
         await wait_equal([fleet.store("east-1"), fleet.store("east-2")])
 
 
+@pytest.mark.long
 async def test_three_rotations_end_where_they_began(chain: LocalChain) -> None:
     async with fleet_of(chain) as fleet:
         before = (await fleet.registry.topology()).order

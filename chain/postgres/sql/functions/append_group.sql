@@ -5,7 +5,9 @@
 -- its request, id, type, data, metadata. Event ids are distinct within a call.
 --
 -- Answers one row a request: outcome `appended`, `repeated` (the same ids were appended before, at the same
--- place: here is the first answer) or `conflict`, with the stream's last revision as it is afterwards.
+-- place: here is the first answer) or `conflict`, with the stream's last revision as it is afterwards; and how many
+-- seconds were left of the lease, null without one. An answer that took longer than that proves nothing: the
+-- caller must not count it as an acknowledgement.
 create or replace function chain.append_group(
     p_streams  text[],
     p_stream   int[],
@@ -17,13 +19,15 @@ create or replace function chain.append_group(
     p_data     bytea[],
     p_metadata bytea[]
 )
-returns table (request int, outcome text, first_position bigint, last_revision bigint, in_epoch bigint)
+returns table (request int, outcome text, first_position bigint, last_revision bigint, in_epoch bigint,
+               lease_left double precision)
 language plpgsql
 set enable_seqscan = off  -- plans are kept: one that was made when the log was short must not scan a long log
 as $$
 #variable_conflict use_column
 declare
     n          chain.node := chain.head();
+    v_left     double precision := chain.leased(n);
     v_now      timestamptz := greatest(clock_timestamp(), n.clock);
     v_last     bigint[];                                    -- per stream: last revision, as we go
     v_known    jsonb;                                       -- per request with known ids: what is known
@@ -95,12 +99,14 @@ begin
                with ordinality as e (request, id, type, data, metadata, ord)
          where v_shift[e.request] is not null;
 
-        update chain.node set tip_position = v_tip, tip_epoch = n.epoch, clock = v_now;
+        update chain.node set tip_position = v_tip, tip_epoch = n.epoch, clock = v_now,
+                              seen = greatest(n.seen, clock_timestamp());
         perform pg_notify('chain_log', v_tip::text);
     end if;
 
+    perform chain.leased(n);  -- still, after whatever it waited for
     return query
-        select a.ord::int, a.outcome, a.position, a.revision, a.epoch
+        select a.ord::int, a.outcome, a.position, a.revision, a.epoch, v_left
           from unnest(v_outcome, v_position, v_revision, v_epoch)
                with ordinality as a (outcome, position, revision, epoch, ord)
          order by a.ord;

@@ -15,7 +15,7 @@ begin
                    n.node, n.role, n.epoch, p_epoch),
             jsonb_build_object('epoch', n.epoch));
     end if;
-    update chain.node set role = 'detached', epoch = p_epoch, upstream = null;
+    update chain.node set role = 'detached', epoch = p_epoch, upstream = null, lease_until = '-infinity';
     delete from chain.progress;
 end
 $$;

@@ -15,7 +15,7 @@ begin
                    n.node, n.role, n.epoch, p_upstream, p_epoch),
             jsonb_build_object('epoch', n.epoch));
     end if;
-    update chain.node set role = p_role, epoch = p_epoch, upstream = p_upstream;
+    update chain.node set role = p_role, epoch = p_epoch, upstream = p_upstream, lease_until = '-infinity';
     delete from chain.progress where epoch < p_epoch;
 end
 $$;

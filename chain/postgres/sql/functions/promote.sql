@@ -1,6 +1,7 @@
 -- Makes this node the head of an epoch, and writes that into its log. Again with the same epoch and id: no
--- more than the first time.
-create or replace function chain.promote(p_epoch bigint, p_promotion uuid, p_data bytea)
+-- more than the first time. It may take writes before `p_lease_until`; null means without end. Refuses while it has
+-- promised not to be promoted.
+create or replace function chain.promote(p_epoch bigint, p_promotion uuid, p_data bytea, p_lease_until timestamptz)
 returns table (tip_position bigint, tip_epoch bigint)
 language plpgsql
 as $$
@@ -22,6 +23,12 @@ begin
             jsonb_build_object('epoch', n.epoch));
     end if;
 
+    if clock_timestamp() < n.promised then
+        perform chain.fail('GC010',
+            format('node %s has promised its head not to be promoted before %s', n.node, n.promised),
+            p_hint => 'the head is alive and waits for the registry');
+    end if;
+
     v_now := greatest(clock_timestamp(), n.clock);
     insert into chain.event (position, epoch, stream, revision, id, type, data, metadata, recorded_at)
     values (n.tip_position + 1, p_epoch, '$epoch',
@@ -30,7 +37,8 @@ begin
 
     update chain.node
        set role = 'head', epoch = p_epoch, reign = p_epoch, promotion = p_promotion, upstream = null,
-           tip_position = n.tip_position + 1, tip_epoch = p_epoch, clock = v_now;
+           tip_position = n.tip_position + 1, tip_epoch = p_epoch, clock = v_now,
+           seen = clock_timestamp(), lease_until = coalesce(p_lease_until, 'infinity');
     delete from chain.alive;
     insert into chain.alive values (p_epoch, pg_postmaster_start_time());
     delete from chain.progress;

@@ -14,5 +14,6 @@ begin
      order by t.node  -- so that two tellers can't lock each other out
         on conflict (node) do update
        set position = excluded.position, epoch = excluded.epoch, told_at = excluded.told_at;
+    perform pg_notify('chain_log', '');  -- whoever tells it on waits for that
 end
 $$;

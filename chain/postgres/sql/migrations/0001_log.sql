@@ -37,6 +37,9 @@ create table chain.node (
     tip_position bigint      not null default 0,
     tip_epoch    bigint      not null default 0,
     clock        timestamptz not null default '-infinity',  -- the latest time that was given to an event
+    seen         timestamptz not null default '-infinity',  -- the latest reading of the clock in this reign
+    lease_until  timestamptz not null default '-infinity',  -- as head, takes writes before this time
+    promised     timestamptz not null default '-infinity',  -- as follower, is not promoted before this time
 
     constraint node_reign    check (reign <= epoch),
     constraint node_follower check ((upstream is null) = (role in ('head', 'detached')))
@@ -70,3 +73,12 @@ create table chain.dead (
 );
 
 create index dead_in_order on chain.dead (epoch, position);
+
+-- In the registry's database: who may take writes in which chain. A renewal counts up, and no more.
+create table chain.lease (
+    chain       text   not null primary key,
+    epoch       bigint not null,
+    holder      text   not null,  -- empty between two heads
+    renewals    bigint not null,
+    duration_ms bigint            -- null for a head without a lease
+) with (fillfactor = 50);

@@ -1,4 +1,4 @@
-"""The demo: a chain takes real purchases, loses its primary region, goes on, comes home, and proves it.
+"""The demo's story: purchases, the loss of a region, the way home, and the proof that all is there.
 
 Everything is done as an operator and an application would do it: appends through the client, operations
 through the playbooks, servers and daemons killed with SIGKILL.
@@ -7,139 +7,51 @@ through the playbooks, servers and daemons killed with SIGKILL.
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Final
-from uuid import UUID
 
 from chain.client import Client
-from chain.connect import open_store
-from chain.errors import ChainError
-from chain.event import Appended, Event, Expect, Position
+from chain.connect import open_client
+from chain.event import Event, Position
 from chain.ledger import EntryState
 from chain.store import Store
 from failover import ledger_desk
+from failover.demo.books import Books
+from failover.demo.hands import BY, Hands, Nobody, Operator
+from failover.demo.importer import WRITERS, Importer, Timeline
 from failover.fleet import Fleet, open_fleet
 from failover.local.chain import LocalChain
-from failover.playbook import load_playbook
-from failover.purchases import Line, cents
-from failover.runner import Done, execute
+from failover.purchases import Line
 from replicator.projection import project
 from replicator.verify import Verdict, verify_chain
 
-WRITERS: Final = 64
 SECONDS: Final = 24.0
 """How long the import takes at the most, if nothing disturbs it: long enough to watch."""
 LEAST_PER_SECOND: Final = 250.0
-LINGER_S: Final = 5.0
 STALL_S: Final = 0.15
 """A wide-area link is never so quick as a loopback: so that there is something to lose, it stalls first."""
-_BY: Final = "the demo"
+
+_AUTOMATIC: Final = {"automation": {"policy": "automatic", "come_home": True}}
 
 Tell = Callable[[str], None]
 Meter = Callable[[int, int], None]
 """Told, some times a second, how many events are acknowledged, and of how many."""
 
 
-@dataclass(frozen=True, slots=True)
-class Books:
-    """What the purchases come to."""
-
-    events: int = 0
-    customers: frozenset[str] = frozenset()
-    cds: int = 0
-    cents: int = 0
-
-    @staticmethod
-    def of(lines: Iterable[tuple[str, bytes]]) -> Books:
-        """The books of (stream, data)."""
-        events = cds = money = 0
-        customers = set()
-        for stream, data in lines:
-            events += 1
-            customers.add(stream)
-            try:
-                fields = json.loads(data)
-                cds += int(fields.get("cds", 0))
-                money += cents(fields.get("dollars", 0))
-            except (ValueError, AttributeError, TypeError):
-                continue
-        return Books(events, frozenset(customers), cds, money)
-
-
-@dataclass(slots=True)
-class Timeline:
-    """What happened when, in seconds since the demo's import began."""
-
-    began: float = field(default_factory=time.monotonic)
-    rows: list[tuple[str, float, str]] = field(default_factory=list)
-
-    def mark(self, what: str, detail: str = "", *, at: float | None = None) -> float:
-        moment = (time.monotonic() if at is None else at) - self.began
-        self.rows.append((what, moment, detail))
-        return moment
-
-
-@dataclass(slots=True)
-class Importer:
-    """Appends lines through the client with many writers, at a pace, and remembers every answer."""
-
-    client: Client
-    lines: Sequence[Line]
-    per_second: float
-    answers: dict[UUID, Appended] = field(default_factory=dict)
-    answered_at: list[float] = field(default_factory=list)
-    _next: int = 0
-    held_open: bool = True
-    """Something is to happen under load before the last line."""
-    _due: float = 0.0
-    _answered: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as writers:
-            for _ in range(WRITERS):
-                writers.create_task(self._write())
-
-    async def _write(self) -> None:
-        while self._next < len(self.lines):
-            line = self.lines[self._next]
-            self._next += 1
-            await asyncio.sleep(self._take_turn() - time.monotonic())
-            answer = await self.client.add(line.stream, Expect.ANY, [line.event])
-            self.answers[line.event.id] = answer
-            self.answered_at.append(time.monotonic())
-            self._answered.set()
-            self._answered = asyncio.Event()
-
-    def _take_turn(self) -> float:
-        """When the next line is due. Held open, the import slows down as it nears its end, never idle."""
-        rate = self.per_second
-        if self.held_open:
-            rate = min(rate, max(20.0, (len(self.lines) - self._next) / LINGER_S))
-        self._due = max(self._due, time.monotonic() - 0.1) + 1 / rate
-        return self._due
-
-    async def wait_for(self, part: float) -> None:
-        """Waits until this part of the lines is answered."""
-        goal = int(len(self.lines) * part)
-        while len(self.answers) < goal:
-            await self._answered.wait()
-
-    def pause_ms(self, start: float, end: float) -> float:
-        """The longest time between two answers, in a window."""
-        inside = [t for t in self.answered_at if start <= t <= end]
-        gaps = [b - a for a, b in pairwise(inside)]
-        return max(gaps, default=0.0) * 1000
-
-
 async def run_demo(
-    chain: LocalChain, lines: Sequence[Line], tell: Tell, meter: Meter = lambda done, all_: None
+    chain: LocalChain,
+    lines: Sequence[Line],
+    tell: Tell,
+    meter: Meter = lambda done, all_: None,
+    *,
+    automatic: bool = False,
 ) -> dict[str, Any]:
     """Runs the whole story on a fresh local chain; the servers are gone when it returns.
+
+    `automatic` runs two controllers, and then nobody gives a command.
 
     The result has the keys that `chainctl demo -o json` promises. `ok` says whether nothing was lost or
     duplicated, all nodes are equal, and the books match.
@@ -148,13 +60,15 @@ async def run_demo(
     await chain.wipe()
     try:
         tell("Starting a registry and three nodes: east-1 ─▶ west-1 ─▶ east-2.")
-        config = await chain.up()
-        client = Client(
-            [n.name for n in config.nodes], lambda node: open_store(config, node), deadline_s=60.0
-        )
+        config = await chain.up(options=_AUTOMATIC if automatic else None)
+        if automatic:
+            tell("Two controllers watch them; from here on nobody gives a command.")
+            chain.start_controller("one")
+            chain.start_controller("two")
+        client = open_client(config, deadline_s=60.0)
         try:
-            async with open_fleet(config, timeout_s=2.0) as fleet:
-                story = _Story(chain, fleet, client, lines, tell, meter)
+            async with open_fleet(config, timeout_s=5.0) as fleet:
+                story = _Story(chain, fleet, client, lines, tell, meter, automatic)
                 result = await story.run()
         finally:
             await client.close()
@@ -172,14 +86,18 @@ class _Story:
     lines: Sequence[Line]
     tell: Tell
     meter: Meter
+    automatic: bool
     timeline: Timeline = field(default_factory=Timeline)
     importer: Importer = field(init=False)
+    hands: Hands = field(init=False)
 
     async def run(self) -> dict[str, Any]:
         self.importer = Importer(
             self.client, self.lines, per_second=max(LEAST_PER_SECOND, len(self.lines) / SECONDS)
         )
         self.timeline = Timeline()
+        hands = Nobody if self.automatic else Operator
+        self.hands = hands(self.fleet, self.timeline)
         self.tell(f"Importing {len(self.lines):,} events with {WRITERS} writers.")
         async with asyncio.TaskGroup() as tasks:
             importing = tasks.create_task(self.importer.run())
@@ -219,19 +137,14 @@ class _Story:
         self.tell("Killing region east: head and tail, servers and daemons, with SIGKILL.")
         await self.chain.kill("east-1", "east-2")
         self.chain.signal_daemon("west-1", signal.SIGCONT)
-        await self._wait_lost()
-        detected = time.monotonic()
-        self.timeline.mark("detected", "east-1 does not answer", at=detected)
-        done = await self._execute("failover", {"head_is_dead": True})
-        self.timeline.mark("fenced", "west-1 refuses the old epoch", at=done.at["fence-others"])
-        self.timeline.mark("promoted", "west-1 is head in epoch 2", at=done.at["promote"])
-        first = await self._first_write_in(done.topology.epoch)
+        detected, topology = await self.hands.replace_head()
+        first = await self._first_write_in(topology.epoch)
         self.timeline.mark("first write", "", at=first)
         start = (await self.fleet.registry.topology()).began or Position(0)
         unreplicated = sum(
             1
             for answer in self.importer.answers.values()
-            if answer.epoch < done.topology.epoch and answer.last_position >= start
+            if answer.epoch < topology.epoch and answer.last_position >= start
         )
         self.tell(
             f"west-1 is head {(first - killed) * 1000:,.0f} ms after the loss;"
@@ -248,18 +161,18 @@ class _Story:
         self.tell("Region east is back: its servers and daemons start again.")
         await self.chain.start("east-1", "east-2")
         self.timeline.mark("region east is back")
-        rejoined = await self._execute("rejoin", {"node": "east-1"})
-        self.timeline.mark("east-1 rejoined", " ─▶ ".join(rejoined.topology.order))
+        start = time.monotonic()
+        back = await self.hands.bring_back()
+        self.timeline.mark("east-1 is a member again", " ─▶ ".join(back.order))
+        home = await self.hands.go_home()
+        end = time.monotonic()
+        await self._first_write_in(home.epoch)
+        pause = self.importer.pause_ms(start - 0.5, max(end, time.monotonic()))
+        self.timeline.mark("failed back", f"{' ─▶ '.join(home.order)}; writes paused {pause:.0f} ms")
+        self.tell(f"Home again: {' ─▶ '.join(home.order)}; writes paused for {pause:.0f} ms.")
         kept, requeued = await self._requeue()
         self.timeline.mark("ledger settled", f"{kept} events kept, {requeued} requeued")
-        start = time.monotonic()
-        home = await self._execute("rotate", {"node": rejoined.topology.tail})
-        end = time.monotonic()
-        await self._first_write_in(home.topology.epoch)
         self.importer.held_open = False
-        pause = self.importer.pause_ms(start - 0.5, max(end, time.monotonic()))
-        self.timeline.mark("failed back", f"{' ─▶ '.join(home.topology.order)}; writes paused {pause:.0f} ms")
-        self.tell(f"Home again: {' ─▶ '.join(home.topology.order)}; writes paused for {pause:.0f} ms.")
         return {"ledger": kept, "requeued": requeued, "failback_pause_ms": round(pause)}
 
     async def _requeue(self) -> tuple[int, int]:
@@ -269,7 +182,7 @@ class _Story:
         entries = await ledger_desk.entries(head)
         answers = await asyncio.gather(
             *(
-                ledger_desk.requeue(self.client, head, entry, by=_BY, at_end=True)
+                ledger_desk.requeue(self.client, head, entry, by=BY, at_end=True)
                 for entry in entries
                 if entry.state is EntryState.OPEN and not entry.is_system
             )
@@ -306,25 +219,12 @@ class _Story:
             "verify": verify,
             "chain": list(topology.order),
             "epoch": topology.epoch,
-            "books": {"file": _plain(ours), "tail": _plain(theirs)},
+            "books": {"file": ours.plain(), "tail": theirs.plain()},
             "customers": len(theirs.customers),
             "cds": theirs.cds,
             "dollars": f"{theirs.cents / 100:.2f}",
             "ok": not lost and not duplicated and verify == "OK" and ours == theirs,
         }
-
-    async def _execute(self, playbook: str, parameters: dict[str, Any]) -> Done:
-        return await execute(self.fleet, load_playbook(playbook), parameters, by=_BY, why="the demo's story")
-
-    async def _wait_lost(self) -> None:
-        """Detection as an operator's monitoring would do it: the head's store does not answer."""
-        store = self.fleet.store("east-1")
-        while True:
-            try:
-                await store.tip()
-            except ChainError:
-                return
-            await asyncio.sleep(0.05)
 
     async def _first_write_in(self, epoch: int) -> float:
         """When the first append in an epoch was answered."""
@@ -349,12 +249,3 @@ def _collect(found: list[Event], event: Event) -> list[Event]:
     if not event.stream.startswith("$"):
         found.append(event)
     return found
-
-
-def _plain(books: Books) -> dict[str, Any]:
-    return {
-        "events": books.events,
-        "customers": len(books.customers),
-        "cds": books.cds,
-        "dollars": f"{books.cents / 100:.2f}",
-    }

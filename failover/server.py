@@ -1,0 +1,124 @@
+"""What a controller says over HTTP.
+
+/livez       200 if its loop turns; touches nothing
+/readyz      200 if it can read the registry
+/metrics     Prometheus
+/v1/status   what it thinks now, and the latest that it thought before
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from chain.errors import Unavailable
+from failover.controller import Controller
+from failover.rules import RULES
+
+FRESH_S: Final = 10.0
+
+
+@asynccontextmanager
+async def serve(controller: Controller, host: str, port: int) -> AsyncIterator[None]:
+    """Serves a controller's word while the block runs. Raises Unavailable if the address can't be had."""
+    runner = web.AppRunner(_app(controller), access_log=None)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise Unavailable(
+                f"the controller can't listen on {host}:{port}: {error.strerror or error}",
+                hint="another process has the port; give another one: --http",
+            ) from error
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _app(controller: Controller) -> web.Application:
+    metrics = CollectorRegistry()
+    metrics.register(_Metrics(controller))
+
+    def answer(good: bool) -> web.Response:
+        return web.json_response(report(controller), status=200 if good else 503)
+
+    async def livez(_: web.Request) -> web.Response:
+        return answer(asyncio.get_running_loop().time() - controller.turned_at < FRESH_S)
+
+    async def readyz(_: web.Request) -> web.Response:
+        return answer(controller.diagnosis is not None and controller.diagnosis.signs.registry)
+
+    async def status(_: web.Request) -> web.Response:
+        return answer(True)
+
+    async def expose(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(metrics), content_type="text/plain", charset="utf-8")
+
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get("/livez", livez),
+            web.get("/readyz", readyz),
+            web.get("/v1/status", status),
+            web.get("/metrics", expose),
+        ]
+    )
+    return app
+
+
+def report(controller: Controller) -> dict[str, Any]:
+    """A controller's word as JSON."""
+    judgement = controller.judgement
+    return {
+        "controller": controller.name,
+        "policy": controller.policy.policy,
+        "judgement": judgement
+        and {
+            "number": judgement.number,
+            "rule": judgement.rule.name,
+            "action": judgement.rule.action.value,
+            "sentence": judgement.sentence,
+        },
+        "last_error": controller.last_error,
+        "said": [
+            {"at": s.at.isoformat(timespec="milliseconds"), "rule": s.rule, "sentence": s.sentence}
+            for s in controller.said
+        ],
+    }
+
+
+class _Metrics(Collector):
+    """Made from what the controller thinks at each scrape."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    def collect(self) -> Iterator[Metric]:
+        controller = self._controller
+        names = ["chain", "controller"]
+        values = [controller.fleet.config.chain, controller.name]
+        rule = GaugeMetricFamily(
+            "chain_controller_rule", "1 for the rule that holds", labels=[*names, "rule"]
+        )
+        for each in RULES:
+            holds = controller.judgement is not None and controller.judgement.rule is each
+            rule.add_metric([*values, each.name], float(holds))
+        yield rule
+        runs = CounterMetricFamily("chain_controller_runs", "Runs begun or carried on", labels=names)
+        runs.add_metric(values, controller.runs)
+        yield runs
+        left_s = controller.diagnosis.lease_left_s if controller.diagnosis else None
+        if left_s is not None:
+            lease = GaugeMetricFamily(
+                "chain_lease_left_seconds", "Until the lease has certainly run out", labels=names
+            )
+            lease.add_metric(values, left_s)
+            yield lease

@@ -1,0 +1,160 @@
+"""Steps that bring nodes into the chain and take them out of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from chain.commands import detach, finish_join, start_join
+from chain.errors import Refused, TimedOut, Unavailable
+from chain.event import Position
+from chain.store import NodeState
+from failover.steps.context import Context, Result, require_ok, wait_prepared
+from replicator.verify import verify_pair
+
+STALLED_S: Final = 60.0
+"""A node that joins and has not moved for so long is waited for no more."""
+
+
+async def check_candidate_for_joining(context: Context) -> Result:
+    """The node is configured, no member yet, and can be reached."""
+    region = context.fleet.config.node(context.node).region
+    topology = await context.topology()
+    if context.node in topology.order:
+        raise Refused(f"{context.node} is a member already: {topology.role(context.node).value}")
+    await wait_prepared(context.store(context.node))
+    state = await context.look(context.node)
+    if not isinstance(state, NodeState):
+        raise state
+    tip = (await context.store(topology.head).tip()).position
+    return {"region": region, "position": state.tip.position, "to_copy": max(0, tip - state.tip.position)}
+
+
+async def begin_join(context: Context) -> Result:
+    """The node follows the tail, without being a member yet."""
+    region = str(context.found("check-joining").get("region"))
+    topology = await context.fleet.registry.decide(
+        start_join(context.node, region, run=context.run.id), by=context.by, why=context.why
+    )
+    return {"upstream": topology.upstream(context.node) or topology.tail}
+
+
+async def abandon_join(context: Context) -> Result:
+    topology = await context.topology()
+    if context.node in topology.joining:
+        await context.fleet.registry.decide(
+            detach(context.node, run=context.run.id), by=context.by, why="the join did not come about"
+        )
+    return {}
+
+
+async def catch_up(context: Context) -> Result:
+    """Waits until the node has all that its upstream had, a moment ago."""
+    store, loop = context.store(context.node), asyncio.get_running_loop()
+    seen, since = None, loop.time()
+    aim: Position | None = None
+    while True:
+        topology = await context.topology()
+        upstream = topology.upstream(context.node) or topology.head
+        state = await store.state()
+        goal = await context.store(upstream).tip()
+        # Only an event of the newest epoch at its tip says that a log is off every dead branch.
+        on_branch = state.upstream == upstream and state.tip.epoch == goal.epoch == topology.epoch
+        aim = (aim or goal.position) if on_branch else None
+        if aim is not None and state.tip.position >= aim:
+            return {"position": state.tip.position}
+        if state.tip != seen:
+            seen, since = state.tip, loop.time()
+        elif loop.time() - since > STALLED_S:
+            raise TimedOut(
+                f"{context.node} has stood at {state.tip} for {STALLED_S:g} s, behind {upstream} at {goal}",
+                hint="is its daemon up, and its upstream's? chainctl status",
+            )
+        await asyncio.sleep(0.05)
+
+
+async def settle_ledger(context: Context) -> Result:
+    """Waits until everything that the node gave up is in the ledger, and the ledger has come back to it."""
+    store = context.store(context.node)
+    while await store.dead_branch(limit=1):
+        await store.wait((await store.tip()).position, 0.2)
+    return {}
+
+
+async def verify_node(context: Context) -> Result:
+    """The node's whole log equals its upstream's."""
+    topology = await context.topology()
+    upstream = topology.upstream(context.node) or topology.head
+    verified = await verify_pair(upstream, context.store(upstream), context.node, context.store(context.node))
+    require_ok(verified.verdict, f"{context.node} against {upstream}", verified)
+    return {"verified": verified.last}
+
+
+async def finish_joining(context: Context) -> Result:
+    """The node becomes a member: the tail. The head has to know of it by now."""
+    await _wait_head_renews(context)
+    topology = await context.fleet.registry.decide(
+        finish_join(context.node, run=context.run.id), by=context.by, why=context.why
+    )
+    return {"order": list(topology.order)}
+
+
+async def _wait_head_renews(context: Context) -> None:
+    """A head that is cut off from the registry would not ask a new member for its promise (`Keeper`).
+
+    Raises Unavailable if the head does not renew its lease.
+    """
+    registry, loop = context.fleet.registry, asyncio.get_running_loop()
+    first = await registry.lease()
+    if first is None or first.duration_s is None:
+        return
+    until = loop.time() + first.duration_s
+    while await registry.lease() == first:
+        if loop.time() > until:
+            raise Unavailable(
+                f"the head does not renew its lease now, so {context.node} can't become a member",
+                hint="see: chainctl status; then give the same command again",
+            )
+        await asyncio.sleep(0.05)
+
+
+async def check_follower(context: Context) -> Result:
+    """The node to take out is a follower of the chain."""
+    topology = await context.topology()
+    role = topology.role(context.node)
+    if context.node == topology.head:
+        raise Refused(f"{context.node} is the head", hint="move the head first: switchover or failover")
+    return {"role": role.value}
+
+
+async def check_middle_lost(context: Context) -> Result:
+    """The node to take out is a middle, and it can't be reached."""
+    topology = await context.topology()
+    if context.node not in topology.order[1:-1]:
+        raise Refused(f"{context.node} is no middle of the chain", hint="see: chainctl status")
+    state = await context.look(context.node)
+    if isinstance(state, NodeState):
+        raise Refused(f"{context.node} is alive, at {state.tip}", hint="to take it out all the same: detach")
+    return {"node": "unreachable", "reason": state.message}
+
+
+async def leave(context: Context) -> Result:
+    """The node is no member any more; who followed it follows the node before it."""
+    topology = await context.fleet.registry.decide(
+        detach(context.node, run=context.run.id, keep_out=not context.given("returns")),
+        by=context.by,
+        why=context.why,
+    )
+    return {"order": list(topology.order)}
+
+
+async def leave_region(context: Context) -> Result:
+    """No node of the region is a member any more. The head is elsewhere by now."""
+    topology = await context.topology()
+    region = context.run.parameters["region"]
+    gone = [n for n in topology.order if topology.regions[n] == region]
+    for node in gone:
+        topology = await context.fleet.registry.decide(
+            detach(node, run=context.run.id, keep_out=True), by=context.by, why=context.why
+        )
+    return {"left": gone, "order": list(topology.order)}

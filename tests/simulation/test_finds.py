@@ -1,0 +1,70 @@
+"""What the swarm found in the product, each as a short life of its own.
+
+Two more finds are kept as broken variants that undo their mending: see `variants.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from uuid import uuid4
+
+from chain.commands import start_join, start_run
+from chain.event import EMPTY
+from tests.simulation.loop import simulate
+from tests.simulation.test_crash_points import append, settled
+from tests.simulation.world import World
+
+
+def test_a_restored_head_does_not_wait_for_a_node_that_is_only_joining() -> None:
+    async def life() -> None:
+        world = World(random.Random(1), nodes={"east-1": "east"}, spares={"west-2": "west"})
+        await world.start()
+        await settled(world)
+        run, registry = uuid4(), world.registry()
+        await registry.decide(start_run(run, "bootstrap-tail", {}, "a test"), by="a test")
+        await registry.decide(start_join("west-2", "west", run=run), by="a test")
+        head, joining = world.machines["east-1"].store, world.machines["west-2"].store
+        await append(head, 5, "a")
+        backup = head.snapshot()
+        await append(head, 5, "b")
+        await _until(lambda: joining.last == head.last)
+        world.crash("east-1")
+        world.lose_disk("east-1", backup)
+        world.revive("east-1")
+        await _until(lambda: world.writable() == ["east-1"] and joining.last == head.last)
+        assert (await world.topology()).epoch == 2
+        await _until(lambda: len([e for e in head.events if e.type == "LedgerKept"]) == 5)
+
+    simulate(life())
+
+
+def test_a_head_that_lost_its_whole_log_does_not_go_on_before_it_has_asked_its_successor() -> None:
+    async def life() -> None:
+        world = World(random.Random(1), nodes={"east-1": "east", "west-2": "west"})
+        head, successor = world.machines["east-1"].store, world.machines["west-2"].store
+        nothing = head.snapshot()
+        await world.start()
+        await settled(world)
+        await append(head, 5, "a")
+        await _until(lambda: successor.last == head.last)
+        world.crash("east-1", "west-2")
+        world.lose_disk("east-1", nothing)
+        world.revive("east-1")
+        await asyncio.sleep(10)
+        assert (await world.topology()).epoch == 1
+        assert head.last == EMPTY
+        world.revive("west-2")
+        world.start_controller("one")
+        topology = await settled(world)
+        assert topology.head == "west-2"
+        assert successor.has(next(e.id for e in successor.events if e.data == b"a4"))
+
+    simulate(life())
+
+
+async def _until(true: object) -> None:
+    assert callable(true)
+    async with asyncio.timeout(60):
+        while not true():
+            await asyncio.sleep(0.05)
