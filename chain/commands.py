@@ -18,6 +18,7 @@ from chain.decisions import (
     EpochGranted,
     FailoverAcknowledged,
     JoinFinished,
+    JoinHeard,
     JoinStarted,
     NodeDetached,
     PlanApproved,
@@ -103,8 +104,24 @@ def start_join(node: str, region: str, *, run: UUID) -> Command:
     return decide
 
 
+def hear_join(node: str, epoch: Epoch) -> Command:
+    """Records that the head of `epoch` knows that the node joins. Nothing to do if that is over."""
+
+    def decide(topology: Topology | None) -> tuple[Decision, ...]:
+        topology = _existing(topology)
+        if topology.epoch != epoch or node not in topology.joining or node in topology.heard:
+            return ()
+        return (JoinHeard(node, epoch),)
+
+    return decide
+
+
 def finish_join(node: str, *, run: UUID) -> Command:
-    """Makes a joining node the tail."""
+    """Makes a joining node the tail, once the head has heard of it.
+
+    A head that is cut off from the registry goes on if every other member promises not to be promoted; one
+    that did not know of a member would not ask it.
+    """
 
     def decide(topology: Topology | None) -> tuple[Decision, ...]:
         topology = _existing(topology)
@@ -113,6 +130,11 @@ def finish_join(node: str, *, run: UUID) -> Command:
         _check_run(topology, run)
         if node not in topology.joining:
             raise Refused(f"{node} is not joining")
+        if node not in topology.heard:
+            raise Refused(
+                f"the head, {topology.head}, has not heard yet that {node} joins",
+                hint="is the head's daemon up, and does it reach the registry? chainctl status",
+            )
         return (JoinFinished(node),)
 
     return decide

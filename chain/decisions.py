@@ -55,6 +55,14 @@ class JoinStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinHeard:
+    """The head of an epoch has heard that a node joins: from now on it asks that node for promises, too."""
+
+    node: str
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
 class JoinFinished:
     node: str
 
@@ -132,6 +140,7 @@ Decision = (
     | EpochGranted
     | ReignBegan
     | JoinStarted
+    | JoinHeard
     | JoinFinished
     | NodeDetached
     | RunStarted
@@ -151,6 +160,7 @@ _KINDS: Final[Mapping[str, type[Decision]]] = {
         EpochGranted,
         ReignBegan,
         JoinStarted,
+        JoinHeard,
         JoinFinished,
         NodeDetached,
         RunStarted,
@@ -235,6 +245,7 @@ def _(decision: EpochGranted, topology: Topology) -> Topology:
         promotion=decision.promotion,
         order=decision.order,
         joining=decision.joining,
+        heard=(),
         began=None,
     )
 
@@ -255,11 +266,17 @@ def _(decision: JoinStarted, topology: Topology) -> Topology:
 
 
 @_evolved.register
+def _(decision: JoinHeard, topology: Topology) -> Topology:
+    return replace(topology, heard=(*topology.heard, decision.node))
+
+
+@_evolved.register
 def _(decision: JoinFinished, topology: Topology) -> Topology:
     return replace(
         topology,
         order=(*topology.order, decision.node),
         joining=tuple(n for n in topology.joining if n != decision.node),
+        heard=tuple(n for n in topology.heard if n != decision.node),
     )
 
 
@@ -269,6 +286,7 @@ def _(decision: NodeDetached, topology: Topology) -> Topology:
         topology,
         order=tuple(n for n in topology.order if n != decision.node),
         joining=tuple(n for n in topology.joining if n != decision.node),
+        heard=tuple(n for n in topology.heard if n != decision.node),
         kept_out=(*topology.kept_out, decision.node) if decision.keep_out else topology.kept_out,
     )
 

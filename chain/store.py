@@ -230,13 +230,21 @@ class Governed(Protocol):
         """Makes the node head for `epoch` and writes that into its log.
 
         It takes writes before `lease_until` by its own clock; None is for ever, for heads without a lease.
-        Raises StaleLink if the node knows a newer epoch, or another promotion of this one, and Promised.
+        Raises StaleLink if the node knows a newer epoch, or another promotion of this one, or if its server
+        started after `lease_until`: the word is late, and what it is for may have been lost. Promised.
         """
 
     async def renew(self, epoch: Epoch, read_at: datetime, duration: timedelta | None) -> None:
         """Lets the head of `epoch` take writes until `duration` after `read_at`; None is for ever.
 
         `read_at` is the clock of an earlier `state`. Never makes a running lease shorter. Raises NotHead.
+        """
+
+    async def lapse(self, epoch: Epoch, until: datetime) -> bool:
+        """Ends the time to write of the head of `epoch`, unless it was made longer than `until` since.
+
+        Answers whether any was left: then the server's clock is behind where it should be. A renewal gives
+        time again. Does nothing to a node that is no head of `epoch`.
         """
 
     async def promise(self, epoch: Epoch, duration: timedelta) -> None:

@@ -74,6 +74,8 @@ class Topology:
     """Where in the log the head's reign began; None while it is granted and not taken up yet."""
     joining: tuple[str, ...] = ()
     """Nodes that follow the tail and are not members yet: they are, once they are verified."""
+    heard: tuple[str, ...] = ()
+    """Those of the joining nodes that the head of this epoch is known to have heard of."""
     kept_out: tuple[str, ...] = ()
     """Nodes outside that a person wants there."""
     run: Run | None = None

@@ -13,6 +13,7 @@ from chain.decisions import (
     EpochGranted,
     FailoverAcknowledged,
     JoinFinished,
+    JoinHeard,
     JoinStarted,
     NodeDetached,
     PlanApproved,
@@ -35,6 +36,8 @@ def sentence(decision: Decision) -> str:
             return f"epoch {decision.epoch} begins at position {decision.position:,}"
         case JoinStarted():
             return f"{decision.node} ({decision.region}) begins to join"
+        case JoinHeard():
+            return f"the head of epoch {decision.epoch} has heard that {decision.node} joins"
         case JoinFinished():
             return f"{decision.node} is the tail"
         case NodeDetached():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import uuid4, uuid5
 
-from chain.commands import create_chain, grant
+from chain.commands import create_chain, grant, hear_join, moves_the_head
 from chain.errors import ChainError, NotPrepared, Refused, StaleLink
 from chain.event import EMPTY, Epoch
 from chain.lease import Terms
@@ -107,6 +107,7 @@ class NodeDaemon:
                 tasks.create_task(self._watch(), name="watch the registry")
                 tasks.create_task(self._conduct(), name="conduct the node")
                 tasks.create_task(self._keep_lease(), name="keep the lease")
+                tasks.create_task(self._keeper.guard(), name="guard the lease")
                 tasks.create_task(self._save_dead_branch(), name="publish dead branches")
         finally:
             await self._stop_link()
@@ -169,7 +170,7 @@ class NodeDaemon:
         if self.name not in topology.regions:
             return
         asked = assignment(topology, self.name)
-        if state.epoch > asked.epoch:
+        if state.epoch > asked.epoch and (not isinstance(asked, Lead) or moves_the_head(topology.run)):
             return  # fenced for an epoch that is not granted yet: the grant, or the next, will come
         match asked:
             case Lead():
@@ -183,10 +184,14 @@ class NodeDaemon:
 
     async def _lead(self, asked: Lead, state: NodeState, topology: Topology) -> None:
         await self._stop_link()
+        await self._keeper.know(n for n in (*topology.order, *topology.joining) if n != self.name)
         taken_up = (state.role, state.reign, state.promotion) == (Role.HEAD, asked.epoch, asked.promotion)
         if taken_up and state.reigning and self._keeper.lost_to is None:
+            # A right that rests on the promises of fewer must have been renewed before.
+            for node in _unheard(topology) if self._keeper.settled else ():
+                await self.registry.decide(hear_join(node, asked.epoch), by=f"daemon of {self.name}")
             return
-        if taken_up or asked.began:
+        if taken_up or asked.began or state.epoch > asked.epoch:
             await self._ask_again(asked, state, topology)
             return
         tip = await take_up(self.registry, self.store, self.name, asked.epoch, asked.promotion, self.terms)
@@ -197,9 +202,9 @@ class NodeDaemon:
         """A head whose store may have gone back asks for a new epoch: what it lost is then found as a fork.
 
         Its server restarted, crashed, was restored from a backup, or was wiped; its clock stepped back; or
-        an operation that came to nothing has taken its lease. Raises Refused if its successor is ahead of it:
-        that is the better head, and an operation moves it; and Busy while an operation moves the head. A node
-        that is only joining can't be made the head: what it is ahead becomes a dead branch.
+        an operation that came to nothing has taken its lease, or fenced it. Raises Refused if its successor
+        is ahead of it: that is the better head, and an operation moves it; and Busy while an operation moves
+        the head. A node that is only joining can't be made the head: what it is ahead becomes a dead branch.
         """
         for successor in (n for n in topology.downstream(self.name) if n in topology.order):
             store = self.peers(successor)
@@ -224,7 +229,7 @@ class NodeDaemon:
         await self.registry.decide(
             grant(epoch, uuid5(asked.promotion, f"restart {state.clock}"), self.name, run=None),
             by=f"daemon of {self.name}",
-            why="its server restarted, its store was replaced, its clock went back, or its lease was taken",
+            why=_why_again(state),
         )
         self._keeper.lost_to = None
         log.warning("%s goes on at %s in epoch %s", self.name, state.tip, epoch)
@@ -309,11 +314,15 @@ class NodeDaemon:
         """Renews the lease in time. A renewal that fails is said, and the lease ends by itself."""
         failed = ""
         while True:
-            topology = self._topology
-            members = (*topology.order, *topology.joining) if topology else tuple(self.regions)
             try:
-                await self._keeper.renew(n for n in members if n != self.name)
+                await self._keeper.renew()
                 failed = ""
+                if (
+                    self._topology is not None
+                    and self._topology.head == self.name
+                    and _unheard(self._topology)
+                ):
+                    self._wake.set()
             except ChainError as error:
                 if error.message != failed:
                     log.warning("%s: the lease is not renewed: %s", self.name, error.message)
@@ -331,6 +340,21 @@ class NodeDaemon:
         if text != self._last_error:
             log.warning("%s: %s", self.name, text)
         self._last_error = text
+
+
+def _unheard(topology: Topology) -> tuple[str, ...]:
+    return tuple(n for n in topology.joining if n not in topology.heard)
+
+
+def _why_again(state: NodeState) -> str:
+    """Why a head asks for a new epoch, as far as its store can tell."""
+    if state.clock_is_back:
+        return "its clock went back"
+    if state.fenced:
+        return "an operation fenced it, and is not under way any more"
+    if state.reigning:
+        return "its lease was taken"
+    return "its server restarted, or its store was replaced"
 
 
 def _log_change(before: LinkStatus, after: LinkStatus) -> None:

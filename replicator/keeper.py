@@ -13,24 +13,28 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from math import inf
 from typing import Final
 from uuid import UUID
 
 from chain.commands import begin_reign
-from chain.errors import ChainError, LeaseLost, Unavailable
+from chain.errors import ChainError, LeaseLost, Refused, Unavailable
 from chain.event import Epoch, Tip
-from chain.lease import Lease, Terms
+from chain.lease import CLOCK_TOLERANCE_S, Lease, Terms
 from chain.registry import Registry
-from chain.store import NodeState, Store
+from chain.store import NodeState, Role, Store
 from chain.tasks import end
 from replicator.peers import Peers
 
 log = logging.getLogger(__name__)
 
 _TRIES: Final = 5
+_LATE_S: Final = CLOCK_TOLERANCE_S / 2
+"""So long after its end a right is taken away: well within every margin."""
+_ROUNDING: Final = timedelta(milliseconds=1)
+"""By so much a deadline may come out wrong that is reckoned from the seconds that are left."""
 
 
 class Keeping(Enum):
@@ -60,9 +64,21 @@ async def take_up(
     """Makes the node head of the epoch that it was granted: lease, promotion, the record of it, deadline.
 
     Whoever does it again, or at the same time, comes to the same. Raises LeaseLost if a newer epoch has the
-    lease; StaleLink, Promised.
+    lease; Refused if the store has gone back behind its promotion; StaleLink, Promised.
     """
-    read_at = (await store.state()).clock
+    topology = await registry.topology()
+    state = await store.state()  # read after the record: whatever is on record, a sound store has
+    has_it = (state.role, state.reign, state.promotion) == (Role.HEAD, epoch, promotion)
+    if (
+        (topology.epoch, topology.promotion) == (epoch, promotion)
+        and topology.began is not None
+        and not has_it
+    ):
+        raise Refused(
+            f"the reign of {node} in epoch {epoch} has begun, and its store knows nothing of it",
+            hint="its store went back; its daemon asks for a new epoch by itself",
+        )
+    read_at = state.clock
     await _claim(registry, node, epoch, terms, granted=True)
     # Promoted without any time to write; the renewal gives it, and finds out a clock that stepped back.
     tip = await store.promote(epoch, promotion, read_at)
@@ -106,6 +122,17 @@ def _is_taken(lease: Lease, node: str, epoch: Epoch) -> bool:
     return lease.epoch >= epoch and (lease.epoch, lease.holder) != (epoch, node)
 
 
+@dataclass(frozen=True, slots=True)
+class _Right:
+    """A head's time to write, as its daemon knows it."""
+
+    epoch: Epoch
+    until: datetime
+    """By the store's clock."""
+    ends_at: float
+    """By the monotonic clock of the daemon's process: where `until` is, if the store's clock runs true."""
+
+
 @dataclass(slots=True)
 class Keeper:
     """Keeps the lease for the store of `name`, under `terms`; None for a chain without leases."""
@@ -118,44 +145,109 @@ class Keeper:
     keeping: Keeping = Keeping.NOTHING
     lost_to: Epoch | None = None
     """The epoch in which the lease of this reign was taken away, if it was: its own, or a newer one."""
+    settled: bool = False
+    """The lease was renewed, by whatever way, since the other members were last said."""
+    _others: tuple[str, ...] | None = None
+    """All other members, and who joins; None if not known: then no promises are asked for."""
     _peers: dict[str, Store] = field(default_factory=dict)
     _begun: Epoch | None = None
     """The reign that is known to be on record."""
+    _renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _right: _Right | None = None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def renew(self, others: Iterable[str]) -> None:
-        """Renews the lease of a head; does nothing for another node. `others` are all other members.
+    async def know(self, others: Iterable[str]) -> None:
+        """Says who the other members are, and who joins. No renewal goes on with fewer from then on."""
+        others = tuple(others)
+        if others != self._others:
+            async with self._renewing:
+                self._others, self.settled = others, False
+
+    async def renew(self) -> None:
+        """Renews the lease of a head; does nothing for another node.
 
         Raises what kept it from doing so; the lease then ends by itself.
         """
-        try:
-            state = await self.store.state()
-            if not state.reigning:
-                await self._keep(Keeping.NOTHING)
-                self.lost_to = None
-                return
+        async with self._renewing:
             try:
-                await self._renew(state, tuple(others))
-            except LeaseLost:
-                await self._look_for_loss(state.reign)
+                before = _now()
+                state = await self.store.state()
+                if not state.reigning:
+                    await self._keep(Keeping.NOTHING)
+                    self.lost_to, self._right = None, None
+                    return
+                self._note_right(state, before)
+                try:
+                    await self._renew(state, before)
+                except LeaseLost:
+                    await self._look_for_loss(state.reign)
+                    raise
+                self.lost_to, self.settled = None, True
+            except ChainError:
+                await self._keep(Keeping.NOTHING)
+                await self._note_clock()
                 raise
-            self.lost_to = None
-        except ChainError:
-            await self._keep(Keeping.NOTHING)
-            await self._note_clock()
-            raise
+
+    async def guard(self) -> None:
+        """Ends the right to write when its time is over by the daemon's own monotonic clock, too.
+
+        The store goes by its server's clock. One that is set back would make the right longer. Runs for
+        ever; ends by cancellation.
+        """
+        while True:
+            self._changed.clear()
+            right = self._right
+            if right is None or (left_s := right.ends_at + _LATE_S - _now()) > 0:
+                try:
+                    async with asyncio.timeout(None if right is None else left_s):
+                        await self._changed.wait()
+                except TimeoutError:
+                    pass
+                continue
+            self._right = None
+            try:
+                if await self.store.lapse(right.epoch, right.until):
+                    log.warning("%s: its lease was over, and its server's clock did not say so", self.name)
+            except ChainError as error:
+                log.warning("%s can't end its lease: %s", self.name, error.message)
 
     async def close(self) -> None:
         while self._peers:
             _, store = self._peers.popitem()
             await store.close()
 
-    async def _renew(self, state: NodeState, others: tuple[str, ...]) -> None:
+    def _note_right(self, state: NodeState, read_at: float) -> None:
+        """Notes how long the right runs that the store has, which another process may have given it."""
+        if not 0 < state.lease_left_s < inf:
+            return
+        until = state.clock + timedelta(seconds=state.lease_left_s)
+        known = self._right
+        if known is None or known.epoch != state.reign or known.until + _ROUNDING < until:
+            self._set_right(_Right(state.reign, until + _ROUNDING, read_at + state.lease_left_s))
+
+    def _set_right(self, right: _Right | None) -> None:
+        self._right = right
+        self._changed.set()
+
+    async def _give(self, state: NodeState, read_at: float, duration_s: float | None) -> None:
+        """Sets the deadline from a reading of the store's clock, begun at `read_at`."""
+        duration = None if duration_s is None else timedelta(seconds=duration_s)
+        await self.store.renew(state.reign, state.clock, duration)
+        if duration_s is None or duration is None:
+            self._set_right(None)
+            return
+        until, ends_at, known = state.clock + duration, read_at + duration_s, self._right
+        if known is not None and known.epoch == state.reign:  # as in the store, nothing makes it shorter
+            until, ends_at = max(until, known.until), max(ends_at, known.ends_at)
+        self._set_right(_Right(state.reign, until, ends_at))
+
+    async def _renew(self, state: NodeState, before: float) -> None:
         terms = self.terms
         if terms is None:
             if state.lease_left_s != inf:  # the chain had leases before, or the reign is not on record yet
                 await _claim(self.registry, self.name, state.reign, None)
                 await self._record(state)
-                await self.store.renew(state.reign, state.clock, None)
+                await self._give(state, before, None)
             await self._keep(Keeping.OFF)
             return
         try:
@@ -164,7 +256,7 @@ class Keeper:
                     # The chain had no leases before. The end comes first: a record that runs out must not
                     # stand beside a head that goes on for ever, if this daemon dies in between.
                     await self.registry.lease()
-                    await self.store.renew(state.reign, state.clock, timedelta(seconds=terms.right_s))
+                    await self._give(state, before, terms.right_s)
                 await _claim(self.registry, self.name, state.reign, terms)
                 await self._record(state)
             keeping = Keeping.REGISTRY
@@ -172,14 +264,19 @@ class Keeper:
             if not terms.failsafe:
                 raise Unavailable(f"the lease can't be renewed: {_say(error)}") from error
             # The first reading may be old by now: a new one makes the lease longer, and as true.
+            before = _now()
             state = await self.store.state()
             if self._begun != state.reign and state.lease_left_s <= 0:
                 raise Unavailable(
                     f"the registry is away ({_say(error)}), and may not know that epoch {state.reign} began"
                 ) from error
-            await self._collect_promises(state.reign, others, terms, error)
+            if self._others is None:
+                raise Unavailable(
+                    f"the registry is away ({_say(error)}), and who the members are was not heard yet"
+                ) from error
+            await self._collect_promises(state.reign, self._others, terms, error)
             keeping = Keeping.PROMISES
-        await self.store.renew(state.reign, state.clock, timedelta(seconds=terms.right_s))
+        await self._give(state, before, terms.right_s)
         await self._keep(keeping)
 
     async def _record(self, state: NodeState) -> None:
@@ -242,6 +339,10 @@ class Keeper:
         self.keeping = keeping
         if keeping is not Keeping.PROMISES:
             await self.close()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _say(error: BaseException) -> str:

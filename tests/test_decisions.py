@@ -24,6 +24,7 @@ from chain.commands import (
     finish_run,
     finish_step,
     grant,
+    hear_join,
     moves_the_head,
     pause_automation,
     resume_automation,
@@ -39,6 +40,7 @@ from chain.decisions import (
     EpochGranted,
     FailoverAcknowledged,
     JoinFinished,
+    JoinHeard,
     JoinStarted,
     NodeDetached,
     PlanApproved,
@@ -203,9 +205,22 @@ class TestReign:
 
 class TestMembers:
     def test_a_joining_node_becomes_the_tail(self) -> None:
-        joined = after(JOINING, finish_join("west-2", run=RUN))
+        joined = after(JOINING, hear_join("west-2", Epoch(1)), finish_join("west-2", run=RUN))
         assert (joined.tail, joined.joining) == ("west-2", ())
         assert finish_join("west-2", run=RUN)(joined) == ()
+
+    def test_a_node_is_no_member_before_the_head_has_heard_of_it(self) -> None:
+        with pytest.raises(Refused, match="has not heard yet that west-2 joins"):
+            finish_join("west-2", run=RUN)(JOINING)
+        with pytest.raises(Refused, match="has not heard yet that west-2 joins"):  # nor one of another epoch
+            finish_join("west-2", run=RUN)(after(JOINING, hear_join("west-2", Epoch(2))))
+
+    def test_a_new_head_has_to_hear_for_itself(self) -> None:
+        heard = after(JOINING, hear_join("west-2", Epoch(1)))
+        assert heard.heard == ("west-2",)
+        assert hear_join("west-2", Epoch(1))(heard) == ()
+        assert after(heard, grant(Epoch(2), RUN, "west-1", run=RUN)).heard == ()
+        assert after(heard, detach("west-2", run=RUN)).heard == ()
 
     def test_a_node_joins_once(self) -> None:
         for node in ("west-2", "west-1"):
@@ -358,6 +373,7 @@ class TestFailedOver:
             over,
             begin_reign(Epoch(2), RUN, Position(5)),
             start_join("east-1", "east", run=RUN),
+            hear_join("east-1", Epoch(2)),
             finish_join("east-1", run=RUN),
             grant(Epoch(3), RUN, "east-2", run=RUN),
             finish_run(RUN, "done"),
@@ -445,6 +461,7 @@ KINDS: dict[type[Decision], st.SearchStrategy[Decision]] = {
     EpochGranted: st.builds(EpochGranted, NUMBERS, st.uuids(), TUPLES, TUPLES),
     ReignBegan: st.builds(ReignBegan, NUMBERS, NUMBERS),
     JoinStarted: st.builds(JoinStarted, NAMES, NAMES),
+    JoinHeard: st.builds(JoinHeard, NAMES, NUMBERS),
     JoinFinished: st.builds(JoinFinished, NAMES),
     NodeDetached: st.builds(NodeDetached, NAMES),
     RunStarted: st.builds(RunStarted, st.uuids(), NAMES, RESULTS, NAMES, NUMBERS, text=NAMES, plan=NAMES),
@@ -558,6 +575,10 @@ class Operators(RuleBasedStateMachine):
     @rule(node=NODES, run=RUNS)
     def start_join(self, node: str, run: UUID) -> None:
         self.ask(start_join(node, node.split("-")[0], run=run))
+
+    @rule(node=NODES)
+    def hear_join(self, node: str) -> None:
+        self.ask(hear_join(node, self.topology.epoch))
 
     @rule(node=NODES, run=RUNS)
     def finish_join(self, node: str, run: UUID) -> None:

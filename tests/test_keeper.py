@@ -11,12 +11,13 @@ from uuid import uuid4
 import pytest
 
 from chain.commands import create_chain
-from chain.errors import LeaseLost, Unavailable
+from chain.errors import LeaseLost, Refused, Unavailable
 from chain.event import Epoch
 from chain.lease import NOBODY, Lease, Terms
 from chain.memory import MemoryLeases, MemoryLocks, MemoryStore
 from chain.registry import Registry
 from chain.store import Identity, Role
+from chain.tasks import end
 from replicator.keeper import Keeper, Keeping, take_up
 
 ONE, TWO = Epoch(1), Epoch(2)
@@ -92,7 +93,9 @@ class World:
         self.keeper = self.keep(TERMS)
 
     def keep(self, terms: Terms | None) -> Keeper:
-        self.keeper = Keeper("a", self.head, lambda name: self.nodes[name], self.registry, terms)
+        self.keeper = Keeper(
+            "a", self.head, lambda name: self.nodes[name], self.registry, terms, _others=("b", "c")
+        )
         return self.keeper
 
     async def begin(self, terms: Terms | None = TERMS) -> None:
@@ -106,7 +109,7 @@ class World:
         await take_up(self.registry, self.head, "a", ONE, FIRST, terms)
 
     async def renew(self) -> None:
-        await self.keeper.renew(["b", "c"])
+        await self.keeper.renew()
 
     def keeping(self) -> Keeping:
         return self.keeper.keeping
@@ -158,7 +161,8 @@ async def test_a_follower_keeps_nothing_and_asks_for_nothing(world: World) -> No
     keeper = Keeper("b", world.nodes["b"], lambda name: world.nodes[name], world.registry, TERMS)
     keeper.lost_to = ONE
     world.wire.state = "hung"
-    await keeper.renew(["a", "c"])
+    await keeper.know(["a", "c"])
+    await keeper.renew()
     assert keeper.keeping is Keeping.NOTHING
     assert not keeper.lost_to, "that was another reign's"
 
@@ -317,3 +321,86 @@ async def test_turned_on_the_head_knows_first(monkeypatch: pytest.MonkeyPatch) -
     assert ends == [pytest.approx(0.3)]
     assert await world.record() == Lease(ONE, "a", 0, 0.4)
     await world.keeper.close()
+
+
+async def test_a_reign_that_is_on_record_is_not_begun_a_second_time(world: World) -> None:
+    """The daemon may not know yet that it began; the store went back, and knows nothing of it."""
+    gone = Member("a", world.clock)
+    await gone.prepare(Identity(CHAIN, "a"))
+    with pytest.raises(Refused, match="has begun, and its store knows nothing of it"):
+        await take_up(world.registry, gone, "a", ONE, FIRST, TERMS)
+    assert (await gone.state()).role is not Role.HEAD
+    await take_up(world.registry, world.head, "a", ONE, FIRST, TERMS)
+
+
+# When its time is over.
+
+
+async def test_a_clock_that_is_set_back_makes_no_right_longer(world: World) -> None:
+    guarding = asyncio.create_task(world.keeper.guard())
+    await world.renew()
+    world.wire.state = world.nodes["b"].wire.state = "away"
+    world.clock.pass_s(-0.15)  # less than the store itself would notice
+    await asyncio.sleep(0.5)
+    assert await world.left_s() < 0
+    assert (await world.head.state()).reigning
+
+    world.wire.state = "up"
+    await world.renew()
+    assert await world.left_s() == pytest.approx(0.3)
+    await end(guarding)
+
+
+async def test_nobody_ends_a_right_that_is_renewed(world: World) -> None:
+    guarding = asyncio.create_task(world.keeper.guard())
+    for _ in range(8):
+        await world.renew()
+        await asyncio.sleep(0.1)
+        world.clock.pass_s(0.1)
+        assert await world.left_s() == pytest.approx(0.2)
+    await end(guarding)
+
+
+async def test_a_right_that_another_process_gave_is_guarded_too(world: World) -> None:
+    """Whoever took it up for this node, or the daemon that was here before."""
+    guarding = asyncio.create_task(world.keeper.guard())
+    world.wire.state = world.nodes["b"].wire.state = "away"
+    with pytest.raises(Unavailable):
+        await world.renew()
+    assert await world.left_s() == pytest.approx(0.3)
+    await asyncio.sleep(0.5)  # while the store's clock stands still
+    assert await world.left_s() < 0
+    await end(guarding)
+
+
+# Who the others are.
+
+
+async def test_who_does_not_know_the_others_asks_for_no_promises(world: World) -> None:
+    keeper = Keeper("a", world.head, lambda name: world.nodes[name], world.registry, TERMS)
+    await keeper.renew()
+    world.wire.state = "away"
+    with pytest.raises(Unavailable, match="who the members are was not heard yet"):
+        await keeper.renew()
+    await keeper.know(["b", "c"])
+    assert keeper.settled is False
+    await keeper.renew()
+    assert (keeper.keeping, keeper.settled) == (Keeping.PROMISES, True)
+    await keeper.know(["b", "c"])
+    assert keeper.settled is True
+    await keeper.know(["b", "c", "d"])
+    assert keeper.settled is False
+    await keeper.close()
+
+
+async def test_new_members_are_said_between_two_renewals_not_within_one(world: World) -> None:
+    world.wire.state, world.nodes["b"].wire.state = "away", "hung"
+    renewing = asyncio.create_task(world.renew())
+    await asyncio.sleep(0.01)
+    knowing = asyncio.create_task(world.keeper.know(["b"]))
+    await asyncio.sleep(0.01)
+    assert not knowing.done()
+    with pytest.raises(Unavailable):
+        await renewing
+    await knowing
+    assert not world.keeper.settled

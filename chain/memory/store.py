@@ -73,6 +73,7 @@ class MemoryStore:
         """The latest reading of the clock in this reign."""
         self._lease_until: datetime | None = None
         self._promised = _DAWN
+        self._started = _DAWN
         self._grown = asyncio.Event()
 
     async def close(self) -> None:
@@ -231,6 +232,8 @@ class MemoryStore:
             raise StaleLink(
                 f"node {self.name} knows epoch {node.epoch} and can't be promoted in epoch {epoch}"
             )
+        if lease_until is not None and lease_until < self._started:
+            raise StaleLink(f"the server of node {self.name} restarted since that reading of its clock")
         if self._clock() < self._promised:
             raise Promised(f"node {self.name} has promised its head not to be promoted now")
         last = Revision(len(self._log.stream(EPOCH_STREAM)) - 1)
@@ -258,6 +261,15 @@ class MemoryStore:
         until = None if duration is None else read_at + duration
         running = self._lease_until
         self._lease_until = max(until, running) if until is not None and running is not None else until
+
+    async def lapse(self, epoch: Epoch, until: datetime) -> bool:
+        self._check_prepared()
+        ends = self._lease_until
+        if self._node.role is not Role.HEAD or self._node.reign != epoch or ends is None or ends > until:
+            return False
+        left = self._lease_left_s() > 0
+        self._lease_until = _DAWN
+        return left
 
     async def promise(self, epoch: Epoch, duration: timedelta) -> None:
         self._check_prepared()
@@ -296,6 +308,7 @@ class MemoryStore:
     def restart(self) -> None:
         """As if the server had restarted: a head takes no writes until its next promotion."""
         self._node = replace(self._node, restarted=True)
+        self._started = self._clock()
 
     # Beside the verbs.
 

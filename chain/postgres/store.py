@@ -304,6 +304,10 @@ class PostgresStore:
         async with self._sessions.use(writes=True) as connection:
             await connection.execute("select chain.renew($1, $2, $3)", epoch, read_at, duration)
 
+    async def lapse(self, epoch: Epoch, until: datetime) -> bool:
+        async with self._sessions.use(writes=True) as connection:
+            return bool(await connection.fetchval("select chain.lapse($1, $2)", epoch, until))
+
     async def promise(self, epoch: Epoch, duration: timedelta) -> None:
         async with self._sessions.use(writes=True) as connection:
             await connection.execute("select chain.promise($1, $2)", epoch, duration)

@@ -299,7 +299,9 @@ async def restore_head(context: Context) -> Result:
     if topology.epoch >= context.run.epoch and topology.promotion != promotion:
         return {}  # a newer epoch was granted to a head already: there is no fence left to take back
     state = await context.look(context.old_head)
-    if not isinstance(state, NodeState) or state.restarted or state.clock_is_back:
+    if not isinstance(state, NodeState) or state.role is not Role.HEAD:  # gone, or its store was replaced
+        return {"restored": False}
+    if state.restarted or state.clock_is_back:
         return {"restored": False}
     await context.fleet.registry.decide(
         grant(context.run.epoch, promotion, context.old_head, run=context.run.id),

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from chain.commands import detach, finish_join, start_join
-from chain.errors import Refused, TimedOut, Unavailable
+from chain.errors import Refused, TimedOut
 from chain.event import Position
 from chain.store import NodeState
 from failover.steps.context import Context, Result, require_ok, wait_prepared
@@ -14,6 +14,9 @@ from replicator.verify import verify_pair
 
 STALLED_S: Final = 60.0
 """A node that joins and has not moved for so long is waited for no more."""
+
+HEARS_WITHIN_S: Final = 10.0
+"""So long a head gets to say that it knows who joins."""
 
 
 async def check_candidate_for_joining(context: Context) -> Result:
@@ -92,29 +95,21 @@ async def verify_node(context: Context) -> Result:
 
 async def finish_joining(context: Context) -> Result:
     """The node becomes a member: the tail. The head has to know of it by now."""
-    await _wait_head_renews(context)
+    await _wait_head_heard(context)
     topology = await context.fleet.registry.decide(
         finish_join(context.node, run=context.run.id), by=context.by, why=context.why
     )
     return {"order": list(topology.order)}
 
 
-async def _wait_head_renews(context: Context) -> None:
-    """A head that is cut off from the registry would not ask a new member for its promise (`Keeper`).
-
-    Raises Unavailable if the head does not renew its lease.
-    """
-    registry, loop = context.fleet.registry, asyncio.get_running_loop()
-    first = await registry.lease()
-    if first is None or first.duration_s is None:
-        return
-    until = loop.time() + first.duration_s
-    while await registry.lease() == first:
-        if loop.time() > until:
-            raise Unavailable(
-                f"the head does not renew its lease now, so {context.node} can't become a member",
-                hint="see: chainctl status; then give the same command again",
-            )
+async def _wait_head_heard(context: Context) -> None:
+    """Returns when the head has heard of the node, or after a while: then `finish_join` refuses."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + HEARS_WITHIN_S
+    while loop.time() < until:
+        topology = await context.topology()
+        if context.node not in topology.joining or context.node in topology.heard:
+            return
         await asyncio.sleep(0.05)
 
 

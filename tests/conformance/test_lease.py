@@ -200,6 +200,27 @@ async def test_an_expired_head_can_be_fenced_read_copied_and_promoted(stores: St
     assert await takes_writes(store)
 
 
+async def test_a_promotion_that_comes_late_is_refused_by_a_server_that_restarted() -> None:
+    clock = Clock()
+    store = MemoryStore("a", clock=clock)
+    await store.prepare(Identity(CHAIN, "a"))
+    read_at = (await store.state()).clock
+    clock.now += SHORT
+    store.restart()
+    with pytest.raises(StaleLink, match="restarted since"):
+        await store.promote(ONE, uuid4(), read_at)
+    await store.promote(ONE, uuid4(), (await store.state()).clock)
+
+
+async def test_a_reading_from_before_the_server_started_promotes_nothing(databases: Databases) -> None:
+    stores = WashedStores(databases)
+    store = await empty(stores)
+    with pytest.raises(StaleLink, match="restarted"):
+        await store.promote(ONE, uuid4(), (await store.state()).clock - timedelta(days=1))
+    assert (await store.state()).role is not Role.HEAD
+    await stores.close()
+
+
 # Renewal.
 
 
@@ -241,6 +262,31 @@ async def test_for_ever_and_back(stores: Stores) -> None:
     await store.renew(ONE, read_at, None)
     await store.renew(ONE, read_at - LONG, LONG + PAST)
     assert not await takes_writes(store)
+
+
+async def test_what_has_lapsed_is_over_until_it_is_renewed(stores: Stores) -> None:
+    store = await leased(stores, LONG)
+    now = (await store.state()).clock
+    assert await store.lapse(ONE, now + 2 * LONG), "a minute was left"
+    assert not await takes_writes(store)
+    assert (await store.state()).reigning
+    assert not await store.lapse(ONE, now + 2 * LONG), "nothing was left"
+    await store.renew(ONE, (await store.state()).clock, LONG)
+    assert await takes_writes(store)
+
+
+async def test_only_what_is_known_lapses(stores: Stores) -> None:
+    """Another daemon may have renewed it since; another epoch, or a lease without end, is not meant."""
+    store = await leased(stores, LONG)
+    now = (await store.state()).clock
+    for epoch, until in ((ONE, now + LONG / 2), (TWO, now + 2 * LONG), (Epoch(0), now + 2 * LONG)):
+        assert not await store.lapse(epoch, until)
+        assert await takes_writes(store)
+    await store.renew(ONE, now, None)
+    assert not await store.lapse(ONE, now + 2 * LONG)
+    assert (await store.state()).lease_left_s == inf
+    other = await follower(stores)
+    assert not await other.lapse(ONE, now + 2 * LONG)
 
 
 async def test_a_follower_renews_nothing(stores: Stores) -> None:

@@ -105,14 +105,11 @@ CHECKS: Final = (
     ),
     Check("clock-set-back", "a clock set back by no more than the margin", (*_SMALL, "STEP=2", "ONLY=1")),
     Check("writes-again", "the faults stop; failsafe", (*_LIVE, "MAXE=2")),
-    # The remedies of the faults below.
+    Check("join", "a node joins", (*_SMALL, "JOIN")),
     Check(
-        "remedy-join", "finish-join waits for a head that knows who joins", (*_SMALL, "JOIN", "JOIN_HEARD")
-    ),
-    Check(
-        "remedy-fenced-head",
-        "a head that is fenced for no run's epoch asks for one; nobody runs a playbook",
-        (*_LIVE, "MAXE=2", "NO_FAILSAFE", "NO_AUTOMATION", "HEAL_FENCED"),
+        "fenced-head",
+        "a move is taken back while its fenced head is out of reach; nobody runs a playbook then",
+        (*_LIVE, "MAXE=2", "NO_FAILSAFE", "NO_AUTOMATION"),
     ),
     # Wrong on purpose.
     Check("no-margin", "no margin, and a clock that falls behind", (*_ONE, "M=0", "SLIPS=1"), "P1"),
@@ -139,21 +136,29 @@ CHECKS: Final = (
     ),
     Check(
         "join-without-wait",
-        "finish-join waits for no renewal of the head",
+        "finish-join waits for no word of the head",
         (*_SMALL, "JOIN", "NO_JOIN_WAIT"),
         "P1",
     ),
-    # Of the protocol as it is.
     Check(
-        "fault-join", "a renewal does not say that the head knows who joins", (*_SMALL, "JOIN"), "P1", True
+        "join-by-renewal",
+        "finish-join takes a renewal for word that the head knows who joins",
+        (*_SMALL, "JOIN", "JOIN_BY_RENEWAL"),
+        "P1",
     ),
     Check(
-        "fault-fenced-head",
-        "a move is taken back while its fenced head is out of reach; nobody runs a playbook then",
-        (*_LIVE, "MAXE=2", "NO_FAILSAFE", "NO_AUTOMATION"),
+        "join-at-once",
+        "the head says that it knows who joins while its right may rest on fewer promises",
+        (*_SMALL, "JOIN", "JOIN_AT_ONCE"),
+        "P5",
+    ),
+    Check(
+        "fence-left",
+        "the same as fenced-head; a head that is fenced never asks for an epoch",
+        (*_LIVE, "MAXE=2", "NO_FAILSAFE", "NO_AUTOMATION", "LEAVE_FENCED"),
         "L1",
-        True,
     ),
+    # Of the protocol as it is.
     Check(
         "fault-clock",
         "a clock set back by twice the margin, to where the store last looked at it; promises",

@@ -96,8 +96,9 @@ bit  stale[CTLS];       /* the record is not what it saw last: epoch, holder and
 byte slips, crashes, i_, slow;
 #ifdef JOIN
 byte known[N];          /* the members that a daemon has last heard of */
+bit  settled[N];        /* its right was renewed since then: Keeper.settled */
 bit  joining, joined;
-bit  heard;             /* the head has renewed its lease since then */
+bit  heard;             /* the head is on record as knowing of it */
 #endif
 #ifdef STEP
 byte since[N];          /* ticks since chain.node.seen */
@@ -262,6 +263,9 @@ inline give_right(proc, node) {
 #ifdef LIVE
         fresh[node] = 1;
 #endif
+#ifdef JOIN
+        settled[node] = settled[node] || proc == node;
+#endif
         printf("node %d may write for %d in epoch %d\n", node, left[node], works[proc]);
         check_writes()
     :: else
@@ -314,10 +318,10 @@ inline ask_for_promises(node) {
 #else
 #define IN_DOUBT(i)      (restarted[i] || lost[i])
 #endif
-#ifdef HEAL_FENCED      /* the remedy: a head that is fenced, and no run is there to grant anything, asks too */
-#define ASKS(i)          (role[i] == HEAD && reign[i] == chain && (IN_DOUBT(i) || epoch[i] > chain))
-#else
+#ifdef LEAVE_FENCED
 #define ASKS(i)          (role[i] == HEAD && reign[i] == chain && epoch[i] == chain && IN_DOUBT(i))
+#else                   /* a head that is fenced, while no run is there to grant anything, asks too */
+#define ASKS(i)          (role[i] == HEAD && reign[i] == chain && (IN_DOUBT(i) || epoch[i] > chain))
 #endif
 #define MAY_ASK_AGAIN(i) (ASKS(i) && head[chain] == i && !(ongoing != 0 && moving) && chain < MAXE)
 
@@ -336,11 +340,11 @@ inline follow(node, ep) {
     printf("node %d is what epoch %d asks: role %d\n", node, ep, role[node])
 }
 
-#ifdef JOIN
-#ifdef JOIN_HEARD
-#define HEARS(i)         ((known[i] & BIT(2)) != 0)
+#ifdef JOIN             /* the head of the epoch says that it knows who joins */
+#ifdef JOIN_AT_ONCE
+#define SAYS_HEARD(i)    (joining && !heard && (known[i] & BIT(2)) && REIGNS(i) && reign[i] == chain)
 #else
-#define HEARS(i)         joining
+#define SAYS_HEARD(i)    (joining && !heard && (known[i] & BIT(2)) && REIGNS(i) && reign[i] == chain && settled[i])
 #endif
 #endif
 
@@ -360,8 +364,8 @@ proctype Daemon(byte i) {
     :: d_step { pc[i] == IDLE && RENEWS(i) -> read_clock(i, reign[i], RENEW) }
     :: d_step { pc[i] == RENEW && lepoch == works[i] && holder == i ->
         printf("node %d renews its lease\n", i);
-#ifdef JOIN
-        if :: i == 0 && HEARS(i) -> heard = 1 :: else fi;
+#ifdef JOIN_BY_RENEWAL
+        if :: i == 0 && joining -> heard = 1 :: else fi;
 #endif
         record_changes(); lost[i] = 0; pc[i] = GIVE }
     :: d_step { pc[i] == RENEW && !(lepoch == works[i] && holder == i) ->
@@ -382,7 +386,11 @@ proctype Daemon(byte i) {
     /* It is killed, or whom it asked does not answer. */
     :: d_step { pc[i] != IDLE && (!CALM || pc[i] == ASK) -> drop(i); asked[i] = 0 }
 #ifdef JOIN
-    :: d_step { known[i] != (member[chain] | joining * BIT(2)) -> known[i] = member[chain] | joining * BIT(2) }
+    :: d_step { pc[i] == IDLE && known[i] != (member[chain] | joining * BIT(2)) ->
+        known[i] = member[chain] | joining * BIT(2); settled[i] = 0 }
+#ifndef JOIN_BY_RENEWAL
+    :: d_step { SAYS_HEARD(i) -> heard = 1; printf("node %d says that it knows who joins\n", i) }
+#endif
 #endif
     od
 }
@@ -581,7 +589,7 @@ inline restart(node) {
 #define MAY_TICK      true
 #endif
 
-/* finish-join waits for a renewal; without that wait; and for a renewal by a head that knows who joins. */
+/* finish-join waits for the head's word that it knows who joins; or does not wait. */
 #ifdef NO_JOIN_WAIT
 #define MAY_JOIN true
 #else

@@ -8,7 +8,7 @@ import pytest
 
 from tests.model.check import CHECKS, LIMIT_S, PROPERTIES, Check, missing, run
 
-_QUICK = {"urgent", "no-wait", "fault-fenced-head"}
+_QUICK = {"urgent", "no-wait", "fence-left"}
 """Checked every day: one that holds, one variant, one fault."""
 
 

@@ -152,6 +152,9 @@ class RemoteStore:
     async def renew(self, epoch: Epoch, read_at: datetime, duration: timedelta | None) -> None:
         await self.line.ask(lambda: self.store.renew(epoch, read_at, duration), writes=True)
 
+    async def lapse(self, epoch: Epoch, until: datetime) -> bool:
+        return await self.line.ask(lambda: self.store.lapse(epoch, until), writes=True)
+
     async def promise(self, epoch: Epoch, duration: timedelta) -> None:
         await self.line.ask(lambda: self.store.promise(epoch, duration), writes=True)
 

@@ -67,10 +67,11 @@ class Case:
 
 async def lose_head(world: World) -> None:
     """The head dies with events that nobody else has."""
-    await world.kill_daemon("west-1")
+    cut = {("daemon of west-1", "east-1"), ("east-1", "daemon of west-1")}
+    world.network.cuts |= cut
     await append(world.machines["east-1"].store, 5, "dead")
     await world.kill("east-1")
-    world.start_daemon("west-1")
+    world.network.cuts -= cut
 
 
 async def move_away(world: World) -> None:

@@ -9,8 +9,8 @@ import asyncio
 import random
 from uuid import uuid4
 
-from chain.commands import start_join, start_run
-from chain.event import EMPTY
+from chain.commands import finish_run, start_join, start_run, start_step
+from chain.event import EMPTY, Epoch
 from tests.simulation.loop import simulate
 from tests.simulation.test_crash_points import append, settled
 from tests.simulation.world import World
@@ -59,6 +59,42 @@ def test_a_head_that_lost_its_whole_log_does_not_go_on_before_it_has_asked_its_s
         topology = await settled(world)
         assert topology.head == "west-2"
         assert successor.has(next(e.id for e in successor.events if e.data == b"a4"))
+
+    simulate(life())
+
+
+def test_a_head_that_a_lost_operation_has_fenced_goes_on_by_itself() -> None:
+    """Found by the model (`docs/model.md`): nobody was left who would take the fence back."""
+
+    async def life() -> None:
+        world = World(random.Random(1), nodes={"east-1": "east", "west-2": "west"})
+        await world.start()
+        await settled(world)
+        head = world.machines["east-1"].store
+        await append(head, 5, "a")
+        await head.fence(Epoch(2))  # late: the run that asked for it has ended
+        await _until(lambda: world.writable() == ["east-1"])
+        assert (await world.topology()).epoch == 2
+        await append(head, 5, "b")
+        await settled(world)
+
+    simulate(life())
+
+
+def test_a_fenced_head_waits_for_a_run_that_moves_the_head() -> None:
+    async def life() -> None:
+        world = World(random.Random(1), nodes={"east-1": "east", "west-2": "west"})
+        await world.start()
+        await settled(world)
+        run, registry = uuid4(), world.registry()
+        await registry.decide(start_run(run, "switchover", {}, "a test"), by="a test")
+        await registry.decide(start_step(run, "fence-head"), by="a test")
+        await world.machines["east-1"].store.fence(Epoch(2))
+        await asyncio.sleep(30)
+        assert (await world.topology()).epoch == 1
+        await registry.decide(finish_run(run, "failed"), by="a test")
+        await settled(world)
+        assert (await world.topology()).epoch == 2
 
     simulate(life())
 

@@ -1,6 +1,6 @@
 -- Makes this node the head of an epoch, and writes that into its log. Again with the same epoch and id: no
--- more than the first time. It may take writes before `p_lease_until`; null means without end. Refuses while it has
--- promised not to be promoted.
+-- more than the first time. It may take writes before `p_lease_until`, at least a reading of this server's clock
+-- since its start; null means without end. Refuses while it has promised not to be promoted.
 create or replace function chain.promote(p_epoch bigint, p_promotion uuid, p_data bytea, p_lease_until timestamptz)
 returns table (tip_position bigint, tip_epoch bigint)
 language plpgsql
@@ -20,6 +20,13 @@ begin
     if p_epoch < n.epoch or p_epoch <= n.tip_epoch or p_epoch <= n.reign then
         perform chain.fail('GC007',
             format('node %s knows epoch %s and can''t be promoted in epoch %s', n.node, n.epoch, p_epoch),
+            jsonb_build_object('epoch', n.epoch));
+    end if;
+
+    if p_lease_until < pg_postmaster_start_time() then  -- late: what its caller saw may have been lost since
+        perform chain.fail('GC007',
+            format('the server of node %s restarted at %s, since the reading of its clock at %s',
+                   n.node, pg_postmaster_start_time(), p_lease_until),
             jsonb_build_object('epoch', n.epoch));
     end if;
 
