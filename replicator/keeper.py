@@ -68,12 +68,8 @@ async def take_up(
     """
     topology = await registry.topology()
     state = await store.state()  # read after the record: whatever is on record, a sound store has
-    has_it = (state.role, state.reign, state.promotion) == (Role.HEAD, epoch, promotion)
-    if (
-        (topology.epoch, topology.promotion) == (epoch, promotion)
-        and topology.began is not None
-        and not has_it
-    ):
+    begun = (topology.epoch, topology.promotion) == (epoch, promotion) and topology.began is not None
+    if begun and (state.role, state.reign, state.promotion) != (Role.HEAD, epoch, promotion):
         raise Refused(
             f"the reign of {node} in epoch {epoch} has begun, and its store knows nothing of it",
             hint="its store went back; its daemon asks for a new epoch by itself",
@@ -326,7 +322,8 @@ class Keeper:
         with suppress(ChainError):
             state = await self.store.state()
             if state.reigning and state.lease_left_s != inf:
-                await self.store.renew(state.reign, state.clock, timedelta(0))
+                # A clock that steps back by less than the store notices must not make a right of it.
+                await self.store.renew(state.reign, state.clock, timedelta(seconds=-CLOCK_TOLERANCE_S))
 
     def _peer(self, node: str) -> Store:
         if node not in self._peers:

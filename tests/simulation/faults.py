@@ -151,6 +151,21 @@ async def exile_head(life: Life) -> None:
         await _cut(life, {machine.server.name, machine.process.name}, judges, "both", low_s, high_s)
 
 
+async def still_clock(life: Life) -> None:
+    """The head is cut off, and its clock is set back again and again, never so far that it would notice."""
+    world, topology = life.world, life.world.decided.topology
+    if topology is None or world.machines[topology.head].store.seen is None:
+        return
+    machine = world.machines[topology.head]
+    own = {machine.server.name, machine.process.name}
+    cut = asyncio.create_task(_cut(life, own, _everybody(life) - own, "both", 3.0, 7.0))
+    world.invariants.met["a clock stood still"] += 1
+    while not cut.done():
+        await asyncio.sleep(0.2)
+        if (seen := machine.store.seen) is not None:
+            world.set_clock(machine.name, min(0.0, (seen - machine.clock.now()).total_seconds()))
+
+
 async def cut_controller(life: Life) -> None:
     """A controller does not reach a node, or nothing at all."""
     world, rng = life.world, life.rng

@@ -29,6 +29,7 @@ from tests.simulation.faults import (
     registry_outage,
     restore_backup,
     step_clock,
+    still_clock,
     storm,
 )
 from tests.simulation.life import Life, Operation, Scenario
@@ -150,6 +151,13 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
             life_s=(2.0, 4.0),
             pause_s=(4.0, 5.0),
             share=0.25,
+        ),
+        Scenario(
+            "still-clocks",
+            "clocks stand still on heads that are cut off: only their daemons know that time goes on",
+            (still_clock, exile_head),
+            ("a clock stood still", "an append after the lease", "failover done"),
+            share=0.5,
         ),
         Scenario(
             "lost-flush",

@@ -101,6 +101,11 @@ class SimStore(MemoryStore):
         self.restart()
         return lost
 
+    @property
+    def seen(self) -> datetime | None:
+        """The latest reading of its clock as head: what a clock that is set back is found out by."""
+        return self._seen if self._seen.year > 1 else None
+
     # What it does, told.
 
     async def apply(self, batch: Batch, epoch: Epoch, upstream: str) -> Tip:

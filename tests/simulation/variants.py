@@ -14,18 +14,22 @@ from typing import Any, Final
 from unittest import mock
 from uuid import UUID
 
+import replicator.keeper
 import replicator.link
 from chain.acks import Ack
 from chain.client import Client, _Call
-from chain.commands import Command
+from chain.commands import Command, begin_reign
+from chain.decisions import JoinFinished
 from chain.event import Appended, Epoch, Event, Expect, Expected, NewEvent, Position, Tip, new_id
 from chain.history import History
 from chain.lease import Lease
 from chain.memory import MemoryLeases, MemoryStore
-from chain.store import Batch
+from chain.registry import Registry
+from chain.store import Batch, Store
 from chain.topology import Topology
 from failover.fleet import Fleet
 from failover.steps import STEPS, Context
+from replicator.keeper import Keeper
 from replicator.link import Link
 from tests.simulation.invariants import Violation
 from tests.simulation.life import live
@@ -60,9 +64,57 @@ def find(variant: Variant) -> tuple[int, str]:
 
 
 @contextmanager
+def no_guard() -> Iterator[None]:
+    """Only the store's own clock ends a right to write."""
+
+    async def guard(self: Keeper) -> None:
+        await asyncio.Event().wait()
+
+    with mock.patch.object(Keeper, "guard", guard):
+        yield
+
+
+@contextmanager
 def no_margin() -> Iterator[None]:
-    """Head and observers count the same time, each by its own clock."""
-    with mock.patch.object(World, "margin_s", 0.0):
+    """Head and observers count the same time, each by its own clock; the daemon's would hide it."""
+    with no_guard(), mock.patch.object(World, "margin_s", 0.0):
+        yield
+
+
+@contextmanager
+def join_unheard() -> Iterator[None]:
+    """A node becomes a member, whatever the head knows of it."""
+
+    def finish(node: str, *, run: UUID) -> Command:
+        return lambda topology: (
+            () if topology is None or node not in topology.joining else (JoinFinished(node),)
+        )
+
+    async def no_wait(context: Context) -> None:
+        return None
+
+    with (
+        mock.patch("failover.steps.members.finish_join", finish),
+        mock.patch("failover.steps.members._wait_head_heard", no_wait),
+    ):
+        yield
+
+
+@contextmanager
+def stale_record() -> Iterator[None]:
+    """A node takes up its epoch again though it is on record that it has begun."""
+
+    async def take(
+        registry: Registry, store: Store, node: str, epoch: Epoch, promotion: UUID, terms: Any, **_: str
+    ) -> Tip:
+        read_at = (await store.state()).clock
+        await replicator.keeper._claim(registry, node, epoch, terms, granted=True)
+        tip = await store.promote(epoch, promotion, read_at)
+        await registry.decide(begin_reign(epoch, promotion, tip.position), by="a variant")
+        await store.renew(epoch, read_at, None if terms is None else timedelta(seconds=terms.right_s))
+        return tip
+
+    with mock.patch("replicator.daemon.take_up", take):
         yield
 
 
@@ -277,6 +329,7 @@ TWO_WRITERS: Final = ("both take writes",)
 OTHER_CONTENT: Final = (" gave ", "L4")
 _VARIANTS: Final = (
     Variant("no margin", no_margin, "slow-clocks", 20, TWO_WRITERS),
+    Variant("no guard", no_guard, "still-clocks", 20, TWO_WRITERS),
     Variant("expiry by wall clock", wall_clock, "slow-clocks", 20, TWO_WRITERS),
     Variant("promote before the lease has ended", promote_first, "two-of-each", 150, TWO_WRITERS),
     Variant("grant without compare-and-set", no_compare, "two-of-each", 20, BEGUN_TWICE),
@@ -288,6 +341,7 @@ _VARIANTS: Final = (
     Variant("fence forgotten", fence_forgotten, "moves", 30, TWO_WRITERS),
     Variant("promises forgotten", promises_forgotten, "registry-outage", 150, TWO_WRITERS),
     Variant("reign not on record", reign_not_on_record, "lost-flush", 100, OTHER_CONTENT),
+    Variant("a reign begun twice", stale_record, "old-backup", 100, OTHER_CONTENT),
     Variant("an empty node takes over", empty_leads, "old-backup", 60, ("not whole",)),
 )
 VARIANTS: Final[Mapping[str, Variant]] = {v.name: v for v in _VARIANTS}
@@ -295,6 +349,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {v.name: v for v in _VARIANTS}
 NOT_CAUGHT: Final = (
     Variant("lease taken without seen", take_unseen, "registry-outage", 400, TWO_WRITERS),
     Variant("apply without the previous entry", any_predecessor, "lonely-heads", 600, ("L4",)),
+    Variant("a member of whom the head has not heard", join_unheard, "growing", 500, TWO_WRITERS),
     Variant("deadline from now", deadline_from_now, "freeze", 600, TWO_WRITERS),
 )
 """What no scenario finds yet: nothing is claimed of these."""
