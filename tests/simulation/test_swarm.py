@@ -15,7 +15,7 @@ from tests.simulation.invariants import Violation
 from tests.simulation.life import live
 from tests.simulation.scenarios import SCENARIOS
 
-SEEDS: Final = int(os.environ.get("SEEDS", "500"))
+SEEDS: Final = int(os.environ.get("SEEDS", "2000"))
 FIRST: Final = int(os.environ.get("FIRST_SEED", "1"))
 MEETS_ALL: Final = 1000
 """In so many lives everything is met that a scenario is about."""
