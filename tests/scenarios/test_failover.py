@@ -108,10 +108,11 @@ async def test_an_unreachable_head_is_replaced_when_its_lease_has_run_out(chain:
         await append(fleet.store("east-1"), 10)
         await wait_equal([fleet.store(n) for n in ("east-1", "west-1")])
         await chain.kill("east-1")
+        began = asyncio.get_running_loop().time()
         done = await operate(fleet, "failover", node=None, head_is_dead=False)
         assert done.results["end-lease"] == {"lease": "expired"}
         lease = fleet.config.lease
-        assert done.at["end-lease"] - done.at["check-head-lost"] >= lease.duration + lease.margin - LOOK_S
+        assert done.at["end-lease"] - began >= lease.duration + lease.margin
         assert done.topology.order == ("west-1", "east-2")
         await append(fleet.store("west-1"), 10)
 
