@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from traceback import format_exception
 from typing import Any, Final
 from unittest import mock
 
@@ -35,6 +36,9 @@ from tests.simulation.world import World, ledger_ids
 HEALS_WITHIN_S: Final = 180.0
 """Virtual seconds; a controller rests for 15 of them after a run that failed."""
 REGIONS: Final = ("east", "west", "east", "north", "west")
+
+MOST_LINES: Final = 100
+"""Of a trace that are shown."""
 
 ASKED: Final = {"head-unproven", "head-lost-over-budget", "head-lost-again"}
 """Where a person is to give the word, and does."""
@@ -78,6 +82,8 @@ class Life:
 
     scenario: Scenario
     seed: int
+    without: frozenset[int] = frozenset()
+    """Which of its faults are left out, by their number: for finding a shorter history."""
     rng: random.Random = field(init=False)
     world: World = field(init=False)
     faults: list[Fault] = field(init=False)
@@ -85,6 +91,8 @@ class Life:
     """How long it took until the chain was whole, when the faults had ended."""
     controllers: tuple[str, ...] = ()
     operators: dict[str, tuple[Process, asyncio.Task[None]]] = field(default_factory=dict)
+    begun: int = 0
+    """Faults that came, those left out among them."""
     _quiet: bool = False
     steps: int = 0
 
@@ -173,8 +181,10 @@ class Life:
             while asyncio.get_running_loop().time() < until:
                 if self.faults:
                     fault = self.rng.choice(self.faults)
-                    self.world.say("fault", getattr(fault, "__name__", "?"))
-                    group.create_task(self._fault(fault))
+                    if self.begun not in self.without:
+                        self.world.say("fault", self.begun, getattr(fault, "__name__", "?"))
+                        group.create_task(self._fault(fault))
+                    self.begun += 1
                 await asyncio.sleep(self.rng.uniform(*self.scenario.pause_s))
 
     async def _fault(self, fault: Fault) -> None:
@@ -317,17 +327,40 @@ def _load(name: str) -> Playbook:
     return _PLAYBOOKS[name]
 
 
-def live(scenario: Scenario, seed: int) -> Life:
+def live(scenario: Scenario, seed: int, without: frozenset[int] = frozenset()) -> Life:
     """Lives it. Raises Violation, with what is needed to see it again."""
+    life = Life(scenario, seed, without)
+    if broken := _try(life):
+        raise Violation(broken)
+    return life
+
+
+def shortest(scenario: Scenario, seed: int) -> str:
+    """The shortest history found in which this seed ends badly; empty if it does not.
+
+    Its faults are left out, one after the other, where it ends badly without them, too (the greedy part of
+    delta debugging: Zeller and Hildebrandt, 2002).
+    """
     life = Life(scenario, seed)
+    told, number = _try(life), 0
+    while told and number < life.begun:
+        other = Life(scenario, seed, life.without | {number})
+        if shorter := _try(other):
+            life, told = other, shorter
+        number += 1
+    return told
+
+
+def _try(life: Life) -> str:
+    """What was broken, with what is needed to see it again; empty if nothing was."""
     with _determined(life):
         try:
-            simulate(life.live(), rng=random.Random(seed))
+            simulate(life.live(), rng=random.Random(life.seed))
         except Violation as violation:
-            raise Violation(_report(life, str(violation))) from None
+            return _report(life, str(violation))
         except Exception as error:
-            raise Violation(_report(life, repr(error))) from error
-    return life
+            return _report(life, repr(error), *format_exception(error))
+    return ""
 
 
 @contextmanager
@@ -354,12 +387,12 @@ def _determined(life: Life) -> Iterator[None]:
             gc.enable()
 
 
-def _report(life: Life, what: str) -> str:
+def _report(life: Life, what: str, *more: str) -> str:
     name, seed = life.scenario.name, life.seed
-    lines = trace(life)[-60:]
-    return "\n".join(
-        [what, *lines, f"{what}", f"seed {seed} of {name}; again: python -m tests.simulation {name} {seed}"]
-    )
+    lines = [line for line in trace(life) if not line.endswith(" renewed")][-MOST_LINES:]
+    left_out = f" --without {','.join(map(str, sorted(life.without)))}" if life.without else ""
+    again = f"python -m tests.simulation {name} {seed}{left_out}"
+    return "\n".join([what, *more, *lines, what, f"seed {seed} of {name}; again: {again}"])
 
 
 def trace(life: Life) -> list[str]:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.simulation.invariants import Violation
-from tests.simulation.life import fingerprint, live
+from tests.simulation.life import fingerprint, live, shortest
 from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.variants import VARIANTS, find
 
@@ -24,12 +24,21 @@ def test_a_seed_gives_the_same_life_in_another_process(name: str) -> None:
     assert fingerprint(live(SCENARIOS[name], 8)) != here
 
 
-def test_a_failure_says_how_to_see_it_again() -> None:
-    variant = VARIANTS["progress told before commit"]
+def test_a_failure_is_told_with_the_shortest_history_found_and_how_to_see_it_again() -> None:
+    variant = VARIANTS["truncate without keeping"]
+    scenario = SCENARIOS[variant.scenario]
     seed, _ = find(variant)
-    with variant.broken(), pytest.raises(Violation) as caught:
-        live(SCENARIOS[variant.scenario], seed)
-    lines = str(caught.value).splitlines()
-    assert "never was" in lines[0]
-    assert len(lines) > 5
-    assert lines[-1].endswith(f"again: python -m tests.simulation {variant.scenario} {seed}")
+    with variant.broken():
+        with pytest.raises(Violation) as caught:
+            live(scenario, seed)
+        told = shortest(scenario, seed).splitlines()
+        without = frozenset(int(n) for n in told[-1].split("--without ")[1].split(","))
+        with pytest.raises(Violation) as again:
+            live(scenario, seed, without)
+    whole = str(caught.value).splitlines()
+    assert whole[0].startswith("L7")
+    assert whole[-1].endswith(f"again: python -m tests.simulation {scenario.name} {seed}")
+    assert told[0].startswith("L7")
+    assert told == str(again.value).splitlines()
+    faults = [sum("fault" in line for line in lines) for lines in (whole, told)]
+    assert 1 <= faults[1] < faults[0]

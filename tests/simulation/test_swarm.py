@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from tests.simulation.invariants import Violation
-from tests.simulation.life import live
+from tests.simulation.life import live, shortest
 from tests.simulation.scenarios import SCENARIOS
 
 SEEDS: Final = int(os.environ.get("SEEDS", "2000"))
@@ -31,8 +31,8 @@ def test_a_scenario_holds_and_meets_what_it_is_about(name: str) -> None:
     for seed in range(FIRST, FIRST + round(SEEDS * scenario.share / _SHARES)):
         try:
             met += live(scenario, seed).met
-        except Violation as violation:
-            failed.append(str(violation))
+        except Violation:
+            failed.append(shortest(scenario, seed))
             if len(failed) == MOST_SHOWN:
                 break
     assert not failed, "\n\n".join(failed)

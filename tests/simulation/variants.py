@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, Final
 from unittest import mock
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import replicator.keeper
 import replicator.link
@@ -20,7 +21,7 @@ from chain.acks import Ack
 from chain.client import Client, _Call
 from chain.commands import Command, begin_reign
 from chain.decisions import JoinFinished
-from chain.event import Appended, Epoch, Event, Expect, Expected, NewEvent, Position, Tip, new_id
+from chain.event import EMPTY, Appended, Epoch, Event, Expect, Expected, NewEvent, Position, Tip, new_id
 from chain.history import History
 from chain.lease import Lease
 from chain.memory import MemoryLeases, MemoryStore
@@ -210,6 +211,30 @@ def told_too_early() -> Iterator[None]:
 
 
 @contextmanager
+def own_checkpoint() -> Iterator[None]:
+    """A link goes on from its own note of how far it came, which is kept apart from the data."""
+    noted: WeakKeyDictionary[Any, dict[tuple[str, Epoch], Tip]] = WeakKeyDictionary()
+    apply, probe = Link._apply, Link._probe
+
+    async def note(self: Link, batch: Batch) -> None:
+        await apply(self, batch)
+        link = self.source_name, self.assignment.epoch
+        noted.setdefault(_of(self.target), {})[link] = self.status.target_tip
+
+    async def go_on(self: Link) -> None:
+        await probe(self)
+        link = self.source_name, self.assignment.epoch
+        tip = noted.get(_of(self.target), {}).get(link, EMPTY)
+        self.status = replace(self.status, target_tip=max(tip, self.status.target_tip))
+
+    def _of(store: Any) -> Any:
+        return store.store
+
+    with mock.patch.object(Link, "_apply", note), mock.patch.object(Link, "_probe", go_on):
+        yield
+
+
+@contextmanager
 def new_ids() -> Iterator[None]:
     """A client that tries again makes its events anew."""
     original = Client._add
@@ -337,6 +362,7 @@ _VARIANTS: Final = (
     Variant("truncate without keeping", truncate, "lonely-heads", 60, ("L7",)),
     Variant("restart without a new epoch", no_new_epoch, "lost-flush", 30, OTHER_CONTENT),
     Variant("progress told before commit", told_too_early, "steady", 10, ("never was",)),
+    Variant("checkpoint apart from data", own_checkpoint, "lost-flush", 60, ("not whole",)),
     Variant("retry with new ids", new_ids, "flapping", 20, ("in the log twice", "where it never was")),
     Variant("fence forgotten", fence_forgotten, "moves", 30, TWO_WRITERS),
     Variant("promises forgotten", promises_forgotten, "registry-outage", 150, TWO_WRITERS),
