@@ -259,6 +259,9 @@ class Governed(Protocol):
     async def digest(self, first: Position, last: Position) -> Digest:
         """The digest of the node's own rows in a range."""
 
+    async def strays(self, limit: int) -> tuple[Position, ...]:
+        """Positions of rows that are no part of the log: before its first, or beyond the tip."""
+
 
 class Store(Log, Replica, Governed, Protocol):
     """One node's event store."""

@@ -295,6 +295,10 @@ class MemoryStore:
         events = self._log.events[max(0, first - 1) : max(0, last)]
         return Digest(first, last, len(events), digest(events))
 
+    async def strays(self, limit: int) -> tuple[Position, ...]:
+        self._check_prepared()
+        return ()  # the log is a list
+
     # For simulations.
 
     def writable_now(self) -> bool:

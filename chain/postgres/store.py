@@ -320,6 +320,11 @@ class PostgresStore:
         async with self._sessions.use(writes=True) as connection:
             await connection.execute("select chain.detach($1)", epoch)
 
+    async def strays(self, limit: int) -> tuple[Position, ...]:
+        async with self._sessions.use() as connection:
+            rows = await connection.fetch("select position from chain.strays($1)", limit)
+        return tuple(Position(row["position"]) for row in rows)
+
     async def digest(self, first: Position, last: Position) -> Digest:
         async with self._sessions.use() as connection:
             row = await connection.fetchrow("select * from chain.digest($1, $2)", first, last)

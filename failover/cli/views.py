@@ -111,6 +111,7 @@ def verify(
     async def work() -> list[dict[str, Any]]:
         from chain.event import Position
         from failover.fleet import open_fleet
+        from replicator.findings import as_json
         from replicator.verify import verify_chain
 
         async with open_fleet(settings, timeout_s=60.0) as fleet:
@@ -130,13 +131,15 @@ def verify(
                 "source_tip": p.source_tip,
                 "target_tip": p.target_tip,
                 "differing": list(p.differing),
+                "found": [as_json(f) for f in p.findings],
+                "what": "; ".join(map(str, p.findings)),
                 "why": p.reason,
             }
             for p in pairs
         ]
 
     rows = run(work())
-    columns = ["source", "target", "result", "from", "to", "differing", "why"]
+    columns = ["source", "target", "result", "from", "to", "what", "why"]
     print_rows(output, columns, rows, empty="the chain has one node; there is nothing to compare")
     results = {row["result"] for row in rows}
     sys.exit(7 if "DIFF" in results else 6 if "UNKNOWN" in results else 0)

@@ -94,6 +94,9 @@ async def wait_prepared(store: Store) -> None:
 
 def require_ok(verdict: Verdict, what: str, verified: Any) -> None:
     if verdict is Verdict.DIFF:
-        raise Different(f"{what}: position {verified.differing[0]} differs", hint="see all: chainctl verify")
+        raise Different(
+            f"{what}: position {verified.differing[0]} differs: {verified.findings[0]}",
+            hint="see all: chainctl verify",
+        )
     if verdict is Verdict.UNKNOWN:
         raise Refused(f"{what} could not be verified: {verified.reason}")

@@ -164,6 +164,9 @@ class RemoteStore:
     async def detach(self, epoch: Epoch) -> None:
         await self.line.ask(lambda: self.store.detach(epoch), writes=True)
 
+    async def strays(self, limit: int) -> tuple[Position, ...]:
+        return await self.line.ask(lambda: self.store.strays(limit))
+
     async def digest(self, first: Position, last: Position) -> Digest:
         return await self.line.ask(lambda: self.store.digest(first, last))
 
