@@ -29,8 +29,8 @@ test-long: $(READY) ## Run the scenarios that take long
 bench-failover: $(READY) ## Measure failovers and switchovers under load; prints JSON (about 15 minutes)
 	$(BIN)/python -m bench.failover $(ARGS)
 
-soak: $(READY) ## Live a hundred thousand simulated lives (SEEDS=…, FIRST_SEED=…)
-	SEEDS=$${SEEDS:-100000} $(BIN)/python -m pytest -n 2 -q tests/simulation/test_swarm.py $(ARGS)
+soak: $(READY) ## Live a hundred thousand simulated lives (LIVES=…, FIRST=…), about 80 minutes on two cores
+	$(BIN)/python -m tests.simulation.soak --lives $(or $(LIVES),100000) --first $(or $(FIRST),1)
 
 model: ## Check the model of the lease, exhaustively (needs spin and gcc; about 3 minutes, 2 GB)
 	@$(PYTHON) -m tests.model.check $(ARGS)

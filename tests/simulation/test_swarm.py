@@ -1,6 +1,6 @@
 """Swarms of lives: each scenario over many seeds, and each must meet what it is about.
 
-`SEEDS` says how many lives in all; `make soak` lives a hundred thousand.
+`SEEDS` says how many lives in all, `FIRST_SEED` from which on. For very many: `make soak`.
 """
 
 from __future__ import annotations
