@@ -194,6 +194,8 @@ class NodeDaemon:
         if taken_up or asked.began or state.epoch > asked.epoch:
             await self._ask_again(asked, state, topology)
             return
+        if state.tip == EMPTY and asked.epoch > 1:  # it lost its log since it was granted this epoch
+            await self._check_not_behind(state, topology)
         tip = await take_up(self.registry, self.store, self.name, asked.epoch, asked.promotion, self.terms)
         await self._look()
         log.info("%s is head in epoch %s from position %s on", self.name, asked.epoch, tip.position)
@@ -206,6 +208,19 @@ class NodeDaemon:
         is ahead of it: that is the better head, and an operation moves it; and Busy while an operation moves
         the head. A node that is only joining can't be made the head: what it is ahead becomes a dead branch.
         """
+        await self._check_not_behind(state, topology)
+        epoch = Epoch(asked.epoch + 1)
+        await self.registry.decide(
+            grant(epoch, uuid5(asked.promotion, f"restart {state.clock}"), self.name, run=None),
+            by=f"daemon of {self.name}",
+            why=_why_again(state),
+        )
+        self._keeper.lost_to = None
+        log.warning("%s goes on at %s in epoch %s", self.name, state.tip, epoch)
+        self._wake.set()
+
+    async def _check_not_behind(self, state: NodeState, topology: Topology) -> None:
+        """Raises Refused if a successor is ahead of this node, or has the log that this one has lost."""
         for successor in (n for n in topology.downstream(self.name) if n in topology.order):
             store = self.peers(successor)
             try:
@@ -225,15 +240,6 @@ class NodeDaemon:
                     f"{self.name} restarted at {state.tip}, behind its successor {successor} at {tip}",
                     hint=f"make {successor} the head: chainctl failover",
                 )
-        epoch = Epoch(asked.epoch + 1)
-        await self.registry.decide(
-            grant(epoch, uuid5(asked.promotion, f"restart {state.clock}"), self.name, run=None),
-            by=f"daemon of {self.name}",
-            why=_why_again(state),
-        )
-        self._keeper.lost_to = None
-        log.warning("%s goes on at %s in epoch %s", self.name, state.tip, epoch)
-        self._wake.set()
 
     async def _follow(self, asked: Follow, state: NodeState) -> None:
         if (state.role, state.epoch, state.upstream) != (asked.role, asked.epoch, asked.upstream):
