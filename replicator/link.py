@@ -21,7 +21,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from chain.errors import ChainError, Corrupt, Diverged, StaleLink, WrongIdentity
 from chain.event import EMPTY, Position, Tip
-from chain.history import fork
+from chain.history import History, fork
 from chain.store import Batch, NodeState, Replica
 from chain.tasks import end
 from chain.topology import Follow
@@ -158,7 +158,8 @@ class Link:
             raise _Behind(f"{self.source_name} at {theirs.tip} is behind {self.target_name} at {ours.tip}")
         if ours.tip.position > common:
             self._enter(LinkState.DIVERGED, f"forked behind position {common}")
-            if theirs.reigns and ours.reigns and theirs.reigns[0] != ours.reigns[0]:
+            strangers = theirs.reigns and ours.reigns and theirs.reigns[0] != ours.reigns[0]
+            if strangers and not _holds_nothing(ours):
                 raise Diverged(
                     f"{self.target_name} and {self.source_name} have no event in common",
                     hint=f"they were never one chain: wipe {self.target_name}, then chainctl bootstrap it",
@@ -258,6 +259,11 @@ class Link:
         )
         if before.state is not state:
             self.on_change(before, self.status)
+
+
+def _holds_nothing(history: History) -> bool:
+    """Only promotions: a head that was lost before it could take a write. It may always be overruled."""
+    return history.tip.position == len(history.reigns)
 
 
 class _Behind(ChainError):

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from chain.errors import StaleLink, WrongIdentity
+from chain.errors import Diverged, StaleLink, WrongIdentity
 from chain.event import LEDGER_STREAM, Epoch, Expect, NewEvent, Position
 from chain.ledger import fold
 from chain.memory import MemoryStore
@@ -126,6 +126,28 @@ async def test_a_source_that_has_not_come_to_the_epoch_overrules_nobody() -> Non
     await until(lambda: running.status.state is LinkState.PAUSED)
     assert (await c.tip()).position == 8
     await end(task)
+
+
+async def test_logs_that_were_never_one_chain_give_nothing_up() -> None:
+    a, b = await head("a"), await head("b")
+    await write(a, 3)
+    await write(b, 9)
+    await a.promote(TWO, uuid4())
+    await b.follow_upstream(TWO, "a", Role.TAIL)
+    with pytest.raises(Diverged, match="no event in common") as refused:
+        await link(a, b, TWO).run()
+    assert "wipe b" in refused.value.hint
+    assert ((await b.tip()).position, await b.dead_branch()) == (10, ())
+
+
+async def test_a_head_that_never_took_a_write_can_always_be_overruled() -> None:
+    """It was lost right after its promotion; another began in its stead, from nothing."""
+    a, b = await follower("a", "b"), await head("b")
+    await a.promote(TWO, uuid4())
+    await write(a, 3)
+    await b.follow_upstream(TWO, "a", Role.TAIL)
+    await copy_all(a, b, TWO)
+    assert (await b.log()).events == (await a.log()).events
 
 
 async def test_a_link_ends_when_its_assignment_does() -> None:

@@ -273,8 +273,10 @@ async def _go_back(life: Life, low_s: float, high_s: float, name: str = "") -> N
     snapshot = machine.store.snapshot()
     await _lasts(life, low_s, high_s)
     others = (m.store.last for m in life.world.machines.values() if m is not machine)
-    if not snapshot.events and EMPTY in others:
-        return  # two whole logs lost at a time: what comes back of them has nothing in common
+    topology = life.world.decided.topology
+    alone = topology is not None and topology.order == (name,)
+    if not snapshot.events and (alone or EMPTY in others):
+        return  # a whole log lost, and nobody to have it from: docs/simulation.md
     if life.rng.random() < 0.5:
         life.world.crash_daemon(name)
     life.world.lose_disk(name, snapshot)
