@@ -115,8 +115,9 @@ class Acks:
             await self._watch(head).wait(self._elsewhere(head, token))
         elif ack is Ack.CHAIN:
             decided = self._known()
-            while not await self._on_all(head, token, await decided.current(), decided.fresh_s):
-                pass
+            topology = await decided.as_of_now()  # who became a member before it was written is asked, too
+            while not await self._on_all(head, token, topology, decided.fresh_s):
+                topology = await decided.current()
 
     def reached(self, head: Head, token: Tip) -> Ack:
         """How far the event is for certain, as of the last look."""
@@ -271,6 +272,7 @@ class Decided:
         self._read = read
         self._topology: Topology | None = None
         self._read_at = 0.0
+        self._begun_at = -1.0
         self._renew = Shared(self._read_patiently)
 
     @property
@@ -282,6 +284,13 @@ class Decided:
         """Not older than a second. Raises Unavailable if it can't be read for 5 s; Refused."""
         if self._topology is None or self.fresh_s <= 0:
             return await self._renew()
+        return self._topology
+
+    async def as_of_now(self) -> Topology:
+        """Read after the call. Raises as `current`."""
+        called_at = asyncio.get_running_loop().time()
+        while self._topology is None or self._begun_at < called_at:
+            await self._renew()
         return self._topology
 
     async def hearsay(self) -> str:
@@ -299,7 +308,9 @@ class Decided:
             async with asyncio.timeout(UNREADABLE_S):
                 while True:
                     try:
+                        begun_at = asyncio.get_running_loop().time()
                         self._topology = await self._read()
+                        self._begun_at = begun_at
                         self._read_at = asyncio.get_running_loop().time()
                         return self._topology
                     except ChainError as error:

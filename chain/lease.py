@@ -101,6 +101,10 @@ class LeaseWatch:
             return None
         return max(0.0, self._since + self.lease.duration_s + self.margin_s - min(now, self._read_at))
 
+    def unchanged_s(self, now: float) -> float | None:
+        """For how long the record is known to have stood as it is; None if nothing can be said."""
+        return now - self._since if self.known else None
+
     def expired(self, now: float) -> bool:
         return self.left_s(now) == 0.0
 

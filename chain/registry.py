@@ -7,11 +7,13 @@ expected revision is the lock. The lease (`chain.lease`) is the other half of th
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
+from uuid import UUID
 
 from chain.commands import Command
 from chain.decisions import Decision, decode, encode, evolve
@@ -22,6 +24,8 @@ from chain.store import Identity, Store
 from chain.topology import Topology
 
 REGISTRY: Final = Identity("$registry", "registry")
+
+log = logging.getLogger(__name__)
 _TRIES: Final = 20
 _IDLE_S: Final = 1.0
 
@@ -62,7 +66,8 @@ class Registry:
         self._leases = leases
         self._stream = f"$chain-{chain}"
         self._notes = f"$judgements-{chain}"
-        self._topology: Topology | None = None
+        self._known: tuple[Topology | None, UUID | None] = None, None
+        """As last read, and the id of the last decision in it."""
 
     async def open(self) -> None:
         """Prepares the control store and makes it take writes; it is the only node of its own chain."""
@@ -105,12 +110,14 @@ class Registry:
 
     async def watch(self) -> AsyncIterator[Topology]:
         """The topology now, and again whenever it has changed. Raises Unavailable; watch again then."""
-        seen: Revision | None = None
+        seen: Topology | None = None
         while True:
             tip = await self._store.tip()
             topology = await self._load()
-            if topology is not None and topology.version != seen:
-                seen = topology.version
+            if topology is None and seen is not None:
+                raise Refused(f"the registry does not know chain {self.chain!r} any more")
+            if topology is not None and topology is not seen:
+                seen = topology
                 yield topology
             await self._store.wait(tip.position, _IDLE_S)
 
@@ -175,15 +182,22 @@ class Registry:
         await self._store.close()
 
     async def _load(self) -> Topology | None:
+        """The topology up to now: from the one read before, if its last decision still stands."""
         while True:
-            topology = self._topology
-            page = await self._store.get(
-                self._stream, Revision(topology.version + 1) if topology else Revision(0)
-            )
-            for event in page.events:
-                topology = evolve(topology, decode(event), event.revision, event.recorded_at)
-            if self._topology is None or (topology and topology.version > self._topology.version):
-                self._topology = topology
+            topology, last = self._known
+            page = await self._store.get(self._stream, topology.version if topology else Revision(0))
+            events = page.events
+            if topology is not None:
+                if not events or events[0].id != last:
+                    log.warning("the registry of chain %s went back, or is another: read anew", self.chain)
+                    self._known = None, None
+                    continue
+                events = events[1:]
+            for event in events:
+                topology, last = evolve(topology, decode(event), event.revision, event.recorded_at), event.id
+            before, _ = self._known
+            if before is None or (topology is not None and topology.version > before.version):
+                self._known = topology, last
             if page.at_tip:
                 return topology
 

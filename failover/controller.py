@@ -94,6 +94,8 @@ class Controller:
         picture = self._observer.picture()
         if picture.topology is None and picture.registry_lost_since is None:
             return  # nothing was looked at yet
+        if picture.topology is not None and picture.topology.head not in picture.sights:
+            return
         self.diagnosis = diagnose(picture, self.policy, self._resting)
         self.judgement = judge(self.diagnosis, self.policy.never)
         await self._say(self.judgement, self.diagnosis)

@@ -179,7 +179,7 @@ def _candidate(
         return None, None, None
     end = _end_of_head(picture, topology)
     loss = None if end is None else max(0, end - tips[node].position)
-    return node, loss, _behind_s(picture.sights[node], picture.at)
+    return node, loss, _behind_s(picture.sights[node], picture.at, picture.unrenewed_s)
 
 
 def _end_of_head(picture: Picture, topology: Topology) -> int | None:
@@ -196,16 +196,16 @@ def _end_of_head(picture: Picture, topology: Topology) -> int | None:
     return max(ends, default=None)
 
 
-def _behind_s(sight: Sight, at: float) -> float | None:
-    """How long the candidate's link has been cut off, by its daemon's word; 0 while it streams.
+def _behind_s(sight: Sight, at: float, unrenewed_s: float) -> float | None:
+    """How long the candidate's link had been cut off when the head was last known to live; 0 if it was not.
 
-    A daemon that says nothing any more copies nothing any more, for all that is known.
+    By its daemon's word. A daemon that says nothing any more copies nothing any more, for all that is known.
     """
     link = (sight.daemon or {}).get("link")
     if link is None:
         return None
     silent_s = 0.0 if sight.daemon_lost_since is None else at - sight.daemon_lost_since
-    return float(link["cut_off_s"]) + silent_s
+    return max(0.0, float(link["cut_off_s"]) + silent_s - unrenewed_s)
 
 
 def _judge(node: str | None, loss: int | None, behind: float | None, policy: AutomationConfig) -> Candidate:
@@ -237,7 +237,8 @@ def _lost_follower(
         return None, Follower.NONE
     for node in topology.order[1:]:
         sight = picture.sights.get(node)
-        since = sight.lost_since if sight is not None else None
+        # A node whose daemon is gone copies nothing, and whoever follows it gets nothing.
+        since = (sight.lost_since or sight.daemon_lost_since) if sight is not None else None
         if since is not None and picture.at - since >= policy.lost_after:
             return node, Follower.TAIL if node == topology.tail else Follower.MIDDLE
     return None, Follower.NONE

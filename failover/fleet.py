@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
+from pydantic import BaseModel
 
 from chain.config import Config
 from chain.connect import open_registry, open_store
@@ -21,6 +22,31 @@ from chain.lease import Lease, LeaseWatch
 from chain.registry import Registry
 from chain.store import NodeState, Store
 from chain.topology import Topology
+
+
+class _LinkWord(BaseModel):
+    source: str
+    state: str
+    cut_off_s: float
+    position: int
+    lag_events: int | None
+    last_error: str
+
+
+class _StoreWord(BaseModel):
+    role: str
+    epoch: int
+    writable: bool
+    lease: str
+
+
+class _Word(BaseModel):
+    """Of what a daemon says on /v1/status, all that somebody goes by."""
+
+    node: str
+    last_error: str
+    store: _StoreWord | None
+    link: _LinkWord | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +173,7 @@ async def open_fleet(config: Config, *, timeout_s: float | None = None) -> Async
             try:
                 async with http.get(f"http://{config.node(node).http}/v1/status") as response:
                     answer: Mapping[str, Any] = await response.json()
+                    _Word.model_validate(answer)  # a ValueError if it is no daemon's of this version
                     return answer
             except (aiohttp.ClientError, TimeoutError, ValueError, OSError, BadInput):
                 return None

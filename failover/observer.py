@@ -68,6 +68,8 @@ class Picture:
     """The registry's clock, as seconds since 1970, carried on by the observer's own."""
     lease_left_s: float | None
     """Until the lease has certainly run out, 0 if it has; None if nothing can be said."""
+    unrenewed_s: float
+    """For how long the lease is known not to have been renewed."""
     leased: bool
     """There is a lease that can run out."""
     sights: Mapping[str, Sight]
@@ -99,6 +101,7 @@ class Observer:
             self._registry_lost_since,
             now + self._clock_offset_s,
             self.lease_watch.left_s(now),
+            self.lease_watch.unchanged_s(now) or 0.0,
             lease is not None and lease.duration_s is not None,
             dict(self._sights),
         )

@@ -148,15 +148,15 @@ Finder = Callable[[str], "Playbook | None"]
 
 
 def load_playbook(name: str) -> Playbook:
-    """A playbook that geochain ships. Raises BadFile if there is none, or it breaks a rule."""
+    """A playbook that geochain ships. Raises BadInput if there is none, BadFile if it breaks a rule."""
     return parse_playbook(shipped_text(name), f"{name}.yaml")
 
 
 def shipped_text(name: str) -> str:
-    """The text of a playbook that geochain ships. Raises BadFile if there is none."""
+    """The text of a playbook that geochain ships. Raises BadInput if there is none."""
     text = _shipped(name)
     if text is None:
-        raise BadFile(f"there is no playbook {name!r}", hint=f"there are: {', '.join(playbook_names())}")
+        raise BadInput(f"there is no playbook {name!r}", hint=f"there are: {', '.join(playbook_names())}")
     return text
 
 

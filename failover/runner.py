@@ -244,7 +244,13 @@ class _Runner:
 
     async def _bounded(self, name: str, timeout_s: float, run: Run) -> Mapping[str, Any]:
         """A check, a step or an undo; it is given up as soon as its run was ended by another."""
-        work = STEPS[name].do(Context(self.fleet, run, self.by, self.why))
+        kind = STEPS.get(name)
+        if kind is None:
+            raise Refused(
+                f"{name} is no step that this geochain knows",
+                hint="another version began the run: carry it on with that one, or: chainctl playbook abort",
+            )
+        work = kind.do(Context(self.fleet, run, self.by, self.why))
         doing = asyncio.ensure_future(work)
         try:
             async with asyncio.timeout(timeout_s):

@@ -21,7 +21,7 @@ from chain.lease import Terms
 from chain.registry import Registry
 from chain.store import Identity, NodeState, Role, Store
 from chain.tasks import end
-from chain.topology import Follow, Lead, Rest, Topology, assignment
+from chain.topology import Assignment, Follow, Lead, Rest, Topology, assignment
 from replicator.keeper import Keeper, Keeping, take_up
 from replicator.link import Link, LinkStatus, Pace
 from replicator.peers import Peers
@@ -129,9 +129,7 @@ class NodeDaemon:
         while True:
             try:
                 await self.registry.open()
-                await self.registry.decide(
-                    create_chain(self.chain, self.regions, uuid4()), by=f"daemon of {self.name}"
-                )
+                await self._see_to_the_chain()
                 async for topology in self.registry.watch():
                     self._topology = topology
                     self._topology_at = self.now()
@@ -139,6 +137,21 @@ class NodeDaemon:
             except ChainError as error:
                 self._note("the registry can't be read", error)
             await asyncio.sleep(self.tick_s)
+
+    async def _see_to_the_chain(self) -> None:
+        """Creates the chain if it is new. Raises Refused if the registry has lost it: this node was in it."""
+        state = await self.store.state()
+        if state.epoch == 0 and state.tip == EMPTY:
+            create = create_chain(self.chain, self.regions, uuid4())
+            await self.registry.decide(create, by=f"daemon of {self.name}")
+            return
+        try:
+            await self.registry.topology()
+        except Refused as error:
+            raise Refused(
+                f"{error.message}, and {self.name} has been in it up to epoch {state.epoch}",
+                hint="is it the right registry? If it was lost: docs/operations.md",
+            ) from error
 
     async def _conduct(self) -> None:
         while True:
@@ -170,6 +183,7 @@ class NodeDaemon:
         if self.name not in topology.regions:
             return
         asked = assignment(topology, self.name)
+        _check_registry(self.name, state, asked)
         if state.epoch > asked.epoch and (not isinstance(asked, Lead) or moves_the_head(topology.run)):
             return  # fenced for an epoch that is not granted yet: the grant, or the next, will come
         match asked:
@@ -346,6 +360,22 @@ class NodeDaemon:
         if text != self._last_error:
             log.warning("%s: %s", self.name, text)
         self._last_error = text
+
+
+def _check_registry(name: str, state: NodeState, asked: Assignment) -> None:
+    """Raises Refused if a store knows what only a registry that has lost decisions can't know.
+
+    An epoch is known to a store one before it is granted, by a fence, and no more.
+    """
+    knows = state.epoch > asked.epoch + 1
+    is_new = isinstance(asked, Lead) and asked.epoch == 1 and not asked.began
+    mine = isinstance(asked, Lead) and (state.reign, state.promotion) == (asked.epoch, asked.promotion)
+    if knows or (is_new and not mine and state.tip != EMPTY):
+        raise Refused(
+            f"{name} is at {state.tip} and knows epoch {state.epoch}; the registry is in epoch {asked.epoch},"
+            " as far as it was read",
+            hint="did the registry lose decisions? docs/operations.md, The registry is lost",
+        )
 
 
 def _unheard(topology: Topology) -> tuple[str, ...]:

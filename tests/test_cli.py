@@ -345,7 +345,7 @@ class TestPlaybooks:
         self, chainctl: Chainctl, written: Path, verb: str, name: str
     ) -> None:
         done = chainctl("playbook", verb, name)
-        assert done.returncode == 1
+        assert done.returncode == (1 if name.endswith(".yaml") else 2)
         assert name in said(done)
 
     def test_a_file_that_breaks_a_rule_is_not_run(

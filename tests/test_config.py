@@ -394,6 +394,26 @@ class TestPrecedence:
         env = {"CHAIN_CONFIG": "x", "CHAIN_LINKS_NOPE": "x", "CHAIN_CHAIN": "x"}
         assert load(env={**env, "CHAIN_LINKS_IDLE": ""}).links.idle == 2.0
 
+    def test_a_variable_wins_over_the_lease_and_the_automation_of_the_file(self, load: Load) -> None:
+        config = load(env={"CHAIN_LEASE_DURATION": "5s", "CHAIN_AUTOMATION_POLICY": "automatic"})
+        assert (config.lease.duration, config.automation.policy) == (5.0, "automatic")
+        for name, value in (("CHAIN_LEASE_DURATION", "5"), ("CHAIN_AUTOMATION_POLICY", "bogus")):
+            with pytest.raises(BadConfig, match=name):
+                load(env={name: value})
+
+    @pytest.mark.parametrize(
+        ("section", "said"),
+        [
+            ("{every: 800ms}", "automation.every must be at most a quarter of lease.duration"),
+            ("{lost_after: 300ms}", "automation.lost_after must be at least twice automation.every"),
+            ("{never: [west-1, nosuch]}", "automation.never names no node of this chain: nosuch"),
+        ],
+    )
+    def test_an_automation_that_would_not_work_is_refused(self, load: Load, section: str, said: str) -> None:
+        with pytest.raises(BadConfig, match=said):
+            load(f"{GOOD}\nautomation: {section}\n")
+        assert load(f"{GOOD}\nautomation: {{never: [west-1], every: 750ms}}\n").automation.every == 0.75
+
     def test_every_scalar_outside_the_nodes_has_a_variable_except_the_name(self) -> None:
         expected = {
             f"{section}.{key}"
@@ -401,6 +421,20 @@ class TestPrecedence:
                 ("registry", ("dsn", "password_file")),
                 ("links", ("batch_bytes", "batch_events", "idle", "timeout")),
                 ("client", ("deadline", "group_events")),
+                ("lease", ("enabled", "duration", "margin", "failsafe")),
+                (
+                    "automation",
+                    (
+                        "policy",
+                        "loss_events",
+                        "loss_seconds",
+                        "cool_down",
+                        "rejoin",
+                        "lost_after",
+                        "come_home",
+                        "every",
+                    ),
+                ),
             )
             for key in fields
         } | {"drills"}

@@ -69,6 +69,7 @@ WELL = Picture(
     at=NOW_S,
     topology=TOPOLOGY,
     registry_lost_since=None,
+    unrenewed_s=0.0,
     registry_clock_s=CLOCK.timestamp(),
     lease_left_s=2.0,
     leased=True,
@@ -252,6 +253,14 @@ class TestCandidate:
         diagnosis = self.lost(self.at(WEST, 500, cut_off_s=cut_off_s))
         assert (diagnosis.signs.candidate, diagnosis.behind_s) == (candidate, cut_off_s)
 
+    def test_what_came_after_the_head_was_last_known_to_live_does_not_count(self) -> None:
+        """However late it is judged: after the cool-down, or when the controllers are back."""
+        late = replace(LOST, unrenewed_s=500.0)
+        diagnosis = self.lost(self.at(WEST, 500, cut_off_s=504.0), picture=late)
+        assert (diagnosis.behind_s, diagnosis.signs.candidate) == (4.0, Candidate.GOOD)
+        sooner = self.lost(self.at(WEST, 500, cut_off_s=499.0), picture=late)
+        assert sooner.behind_s == 0.0
+
     def test_a_daemon_that_says_nothing_any_more_may_have_copied_nothing_since(self) -> None:
         silent = replace(WEST, daemon_lost_since=NOW_S - 90)
         diagnosis = self.lost(silent)
@@ -346,8 +355,10 @@ class TestLostFollower:
     def test_the_head_is_no_follower(self) -> None:
         assert self.lost(gone(EAST, 1e6)) == (None, Follower.NONE)
 
-    def test_a_daemon_that_is_silent_is_no_node_that_is_lost(self) -> None:
-        assert self.lost(replace(WEST, daemon_lost_since=0.0)) == (None, Follower.NONE)
+    def test_one_whose_daemon_is_gone_copies_nothing_and_is_lost(self) -> None:
+        """Its store answers; who follows it gets nothing."""
+        assert self.lost(replace(WEST, daemon_lost_since=NOW_S - 40)) == ("west-1", Follower.MIDDLE)
+        assert self.lost(replace(WEST, daemon_lost_since=NOW_S - 20)) == (None, Follower.NONE)
 
     def test_one_that_was_not_looked_at_yet_is_not_lost(self) -> None:
         assert self.lost(picture=replace(WELL, sights={"east-1": EAST})) == (None, Follower.NONE)

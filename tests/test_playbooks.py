@@ -124,7 +124,7 @@ class TestShipped:
         assert changing[0] == "fence-head"
 
     def test_a_playbook_that_there_is_not(self) -> None:
-        with pytest.raises(BadFile, match="no playbook 'nope'") as caught:
+        with pytest.raises(BadInput, match="no playbook 'nope'") as caught:
             load_playbook("nope")
         assert "switchover" in caught.value.hint
 
@@ -132,7 +132,7 @@ class TestShipped:
         "name", ["", "..", "../pyproject.toml", "/etc/passwd", "switchover.yaml", "playbook.schema.json"]
     )
     def test_a_name_that_is_a_path_reads_nothing(self, name: str) -> None:
-        with pytest.raises(BadFile, match="there is no playbook"):
+        with pytest.raises(BadInput, match="there is no playbook"):
             load_playbook(name)
 
 

@@ -20,8 +20,10 @@ from chain.config.document import Loc, Problem, Tree, key_name, read_document
 from chain.config.dsn import Dsn
 from chain.config.expand import expand, is_text
 from chain.config.models import (
+    AutomationConfig,
     ClientConfig,
     Config,
+    LeaseConfig,
     LinksConfig,
     NodeConfig,
     RegistryConfig,
@@ -40,11 +42,14 @@ _SECTIONS: dict[str, type[Section]] = {
     "nodes": NodeConfig,
     "links": LinksConfig,
     "client": ClientConfig,
+    "lease": LeaseConfig,
+    "automation": AutomationConfig,
 }
 OVERRIDES: dict[str, tuple[str, ...]] = {
     f"CHAIN_{section}_{key}".upper(): (section, key)
-    for section in ("registry", "links", "client")
+    for section in ("registry", "links", "client", "lease", "automation")
     for key in _SECTIONS[section].model_fields
+    if key != "never"  # a list
 } | {"CHAIN_DRILLS": ("drills",)}
 
 _Holder = TypeVar("_Holder", RegistryConfig, NodeConfig)

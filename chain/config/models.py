@@ -152,6 +152,18 @@ class Config(Section):
 
     _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _fits(self) -> Config:
+        # Only then what a controller can see of a lease is no gap to it (`chain.lease.LeaseWatch`).
+        if self.lease.enabled and self.automation.every > self.lease.duration / 4:
+            raise ValueError("automation.every must be at most a quarter of lease.duration")
+        if self.automation.lost_after < 2 * self.automation.every:
+            raise ValueError("automation.lost_after must be at least twice automation.every")
+        unknown = set(self.automation.never) - {node.name for node in self.nodes}
+        if unknown:
+            raise ValueError(f"automation.never names no node of this chain: {', '.join(sorted(unknown))}")
+        return self
+
     @property
     def origins(self) -> Mapping[str, str]:
         """Where each value came from, by dotted key: `nodes[0].region` → `chain.yaml:12`.

@@ -38,7 +38,8 @@ def up(state: StateOption = LOCAL) -> None:
     chain = LocalChain(state)
     config = run(chain.up())
     run(show_status(config, Output.TABLE))
-    talk(f"\nnext: chainctl status -c {chain.config_path}   end: chainctl down")
+    end = "chainctl down" if state == LOCAL else f"chainctl down --state {state}"
+    talk(f"\nnext: chainctl status -c {chain.config_path}   end: {end}")
 
 
 def down(

@@ -9,6 +9,7 @@ from chain.commands import detach, finish_join, start_join
 from chain.errors import Refused, TimedOut
 from chain.event import Position
 from chain.store import NodeState
+from chain.topology import Topology
 from failover.steps.context import Context, Result, require_ok, wait_prepared
 from replicator.verify import verify_pair
 
@@ -57,7 +58,7 @@ async def catch_up(context: Context) -> Result:
     seen, since = None, loop.time()
     aim: Position | None = None
     while True:
-        topology = await context.topology()
+        topology = await _joining(context)
         upstream = topology.upstream(context.node) or topology.head
         state = await store.state()
         goal = await context.store(upstream).tip()
@@ -76,10 +77,19 @@ async def catch_up(context: Context) -> Result:
         await asyncio.sleep(0.05)
 
 
+async def _joining(context: Context) -> Topology:
+    """The topology, in which the node joins or has joined. Raises Refused if that was taken back."""
+    topology = await context.topology()
+    if context.node not in (*topology.order, *topology.joining):
+        raise Refused(f"{context.node} joins no more: that was taken back", hint="give the command again")
+    return topology
+
+
 async def settle_ledger(context: Context) -> Result:
     """Waits until everything that the node gave up is in the ledger, and the ledger has come back to it."""
     store = context.store(context.node)
     while await store.dead_branch(limit=1):
+        await _joining(context)
         await store.wait((await store.tip()).position, 0.2)
     return {}
 
@@ -123,11 +133,13 @@ async def check_follower(context: Context) -> Result:
 
 
 async def check_middle_lost(context: Context) -> Result:
-    """The node to take out is a middle, and it can't be reached."""
+    """The node to take out is a middle, and it, or its daemon, can't be reached."""
     topology = await context.topology()
     if context.node not in topology.order[1:-1]:
         raise Refused(f"{context.node} is no middle of the chain", hint="see: chainctl status")
     state = await context.look(context.node)
+    if isinstance(state, NodeState) and await context.fleet.ask_daemon(context.node) is None:
+        return {"node": "without its daemon", "position": state.tip.position}
     if isinstance(state, NodeState):
         raise Refused(f"{context.node} is alive, at {state.tip}", hint="to take it out all the same: detach")
     return {"node": "unreachable", "reason": state.message}

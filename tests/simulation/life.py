@@ -155,7 +155,7 @@ class Life:
                 "cool_down": "500ms",
                 "loss_seconds": "1h",
                 "lost_after": "4s",
-                "every": f"{rng.choice((300, 500, 800))}ms",
+                "every": f"{rng.choice((200, 300, 500))}ms",
                 "come_home": rng.random() < 0.3,
             },
             drift=scenario.drift * rng.choice((0.2, 1.0)),

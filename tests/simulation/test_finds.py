@@ -9,10 +9,16 @@ import asyncio
 import random
 from uuid import uuid4
 
+import pytest
+
 from chain.commands import finish_run, start_join, start_run, start_step
+from chain.errors import ChainError, Refused
 from chain.event import EMPTY, Epoch
+from failover.playbook import load_playbook
+from failover.runner import resume
 from tests.simulation.loop import simulate
-from tests.simulation.test_crash_points import append, settled
+from tests.simulation.network import Process
+from tests.simulation.test_crash_points import append, run, settled
 from tests.simulation.world import World
 
 
@@ -95,6 +101,86 @@ def test_a_fenced_head_waits_for_a_run_that_moves_the_head() -> None:
         await registry.decide(finish_run(run, "failed"), by="a test")
         await settled(world)
         assert (await world.topology()).epoch == 2
+
+    simulate(life())
+
+
+def test_a_registry_that_has_lost_everything_moves_no_head() -> None:
+    """Found by hand: a daemon created the chain anew, and granted epochs until one was the head's own."""
+
+    async def life() -> None:
+        world = World(random.Random(1))
+        control, leases = world._registry_store, world._leases
+        nothing = control.snapshot()
+        await world.start()
+        await settled(world)
+        await run(world, "switchover", {"node": "west-1"})
+        head = world.machines["west-1"].store
+        await append(head, 5, "a")
+        await settled(world)
+        await asyncio.sleep(5)
+        whole, records = control.snapshot(), dict(leases._records)
+
+        world.invariants.met.clear()
+        control.go_back(nothing)
+        leases._records.clear()
+        for name in ("east-1", "east-2"):
+            await world.kill_daemon(name)
+            world.start_daemon(name)
+        world.start_controller("one")
+        for _ in range(300):
+            await asyncio.sleep(0.1)
+            assert world.writable() == ["west-1"]
+        with pytest.raises(Refused, match="does not know"):
+            await world.topology()
+        assert "has been in it up to epoch 2" in world.machines["east-1"].daemon._last_error  # type: ignore[union-attr]
+        assert {m.store.knows for m in world.machines.values()} == {2}
+        await append(head, 5, "b")
+
+        control.go_back(whole)
+        leases._records.update(records)
+        topology = await settled(world)
+        assert (topology.head, topology.epoch) == ("west-1", 2)
+        await append(head, 5, "c")
+        await settled(world)
+
+    simulate(life())
+
+
+def test_a_node_that_knows_more_than_the_registry_does_as_it_says_in_nothing() -> None:
+    async def life() -> None:
+        world = World(random.Random(1))
+        control = world._registry_store
+        await world.start()
+        await settled(world)
+        old = control.snapshot()
+        for node in ("west-1", "east-1", "west-1"):
+            await run(world, "switchover", {"node": node})
+        control.go_back(old)
+        for name in world.machines:
+            await world.kill_daemon(name)
+            world.start_daemon(name)
+        await asyncio.sleep(30)
+        assert (await world.topology()).epoch == 1
+        assert {m.store.knows for m in world.machines.values()} == {4}
+        said = world.machines["east-1"].daemon._last_error  # type: ignore[union-attr]
+        assert "knows epoch 4; the registry is in epoch 1" in said
+
+    simulate(life())
+
+
+def test_a_run_with_a_step_of_another_version_ends_and_says_which() -> None:
+    async def life() -> None:
+        world = World(random.Random(1))
+        await world.start()
+        await settled(world)
+        text = load_playbook("detach").model_dump_json(exclude_none=True).replace("leave", "leave-by-air")
+        started = start_run(uuid4(), "detach", {"node": "west-1"}, "a newer one", text=text)
+        await world.registry().decide(started, by="a test")
+        fleet = world.fleet(Process("an operator"))
+        with pytest.raises(ChainError, match="leave-by-air"):
+            await resume(fleet, None, by="an operator")
+        assert (await world.topology()).run is None
 
     simulate(life())
 

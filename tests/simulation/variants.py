@@ -368,7 +368,7 @@ _VARIANTS: Final = (
     Variant("promises forgotten", promises_forgotten, "registry-outage", 150, TWO_WRITERS),
     Variant("reign not on record", reign_not_on_record, "lost-flush", 100, OTHER_CONTENT),
     Variant("a reign begun twice", stale_record, "old-backup", 100, OTHER_CONTENT),
-    Variant("an empty node takes over", empty_leads, "old-backup", 60, ("not whole",)),
+    Variant("an empty node takes over", empty_leads, "regions", 100, ("not whole",)),
 )
 VARIANTS: Final[Mapping[str, Variant]] = {v.name: v for v in _VARIANTS}
 
