@@ -80,8 +80,8 @@ class Wanted:
         """Whether it is so, by what the nodes told the head of `reign`, whose log has the event.
 
         A position counts only in the event's own epoch or the head's: in both the node's log and the head's
-        are one up to the event (L4). A node on another branch can be at a larger position without it. What was
-        told to a head of an older epoch than the event's says nothing of it.
+        are one up to the event (L4). A node on another branch can be at a larger position without it. What
+        was told to a head of an older epoch than the event's says nothing of it.
         """
         if reign < self.token.epoch:
             return False

@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from aiohttp import web
@@ -18,29 +18,17 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from chain.errors import Unavailable
 from failover.controller import Controller
 from failover.rules import RULES
+from replicator.listening import listening
 
 FRESH_S: Final = 10.0
 
 
-@asynccontextmanager
-async def serve(controller: Controller, host: str, port: int) -> AsyncIterator[None]:
+def serve(controller: Controller, host: str, port: int) -> AbstractAsyncContextManager[None]:
     """Serves a controller's word while the block runs. Raises Unavailable if the address can't be had."""
-    runner = web.AppRunner(_app(controller), access_log=None)
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise Unavailable(
-                f"the controller can't listen on {host}:{port}: {error.strerror or error}",
-                hint="another process has the port; give another one: --http",
-            ) from error
-        yield
-    finally:
-        await runner.cleanup()
+    hint = "another process has the port; give another one: --http"
+    return listening(_app(controller), "the controller", host, port, hint)
 
 
 def _app(controller: Controller) -> web.Application:

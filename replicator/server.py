@@ -9,8 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -19,32 +19,20 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from chain.errors import Unavailable
 from chain.event import EMPTY
 from chain.store import Role
 from replicator.daemon import DaemonStatus, NodeDaemon
 from replicator.link import LinkState
+from replicator.listening import listening
 
 FRESH: Final = timedelta(seconds=10)
 """How old a word may be that a load balancer still acts on."""
 
 
-@asynccontextmanager
-async def serve(daemon: NodeDaemon, host: str, port: int) -> AsyncIterator[None]:
+def serve(daemon: NodeDaemon, host: str, port: int) -> AbstractAsyncContextManager[None]:
     """Serves a daemon's word while the block runs. Raises Unavailable if the address can't be had."""
-    runner = web.AppRunner(_app(daemon), access_log=None)
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise Unavailable(
-                f"{daemon.name} can't listen on {host}:{port}: {error.strerror or error}",
-                hint="another process has the port; change `http` of this node in chain.yaml",
-            ) from error
-        yield
-    finally:
-        await runner.cleanup()
+    hint = "another process has the port; change `http` of this node in chain.yaml"
+    return listening(_app(daemon), daemon.name, host, port, hint)
 
 
 def _app(daemon: NodeDaemon) -> web.Application:
