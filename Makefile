@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_TO_BENCH := $(VENV)/.ready-to-bench
 
-.PHONY: help setup demo test soak test-long bench-failover model lint types layers check clean
+.PHONY: help setup demo test drills soak soak-verify test-long bench bench-quick model lint types layers check clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,16 +22,30 @@ demo: $(READY) ## Run the whole story on embedded servers: loss of a region, fai
 	$(BIN)/chainctl demo $(ARGS)
 
 test: $(READY) ## Run the everyday test suite on real Postgres processes
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 test-long: $(READY) ## Run the scenarios that take long
-	$(BIN)/python -m pytest -n 2 -m long $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m long $(ARGS)
 
-bench-failover: $(READY) ## Measure failovers and switchovers under load; prints JSON (about 15 minutes)
-	$(BIN)/python -m bench.failover $(ARGS)
+$(READY_TO_BENCH): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,dev,bench]'
+	touch $@
 
-soak: $(READY) ## Live a hundred thousand simulated lives (LIVES=…, FIRST=…), about 80 minutes on two cores
+bench: $(READY_TO_BENCH) ## Measure everything beside its peers (about 25 minutes); table, JSON, page in bench-results/
+	$(BIN)/python -m bench $(ARGS)
+
+bench-quick: $(READY_TO_BENCH) ## The same in small sizes (at most 3 minutes)
+	$(BIN)/python -m bench --quick $(ARGS)
+
+drills: $(READY) ## Run all drills, two at a time, and write their reports (about 20 minutes)
+	$(BIN)/chainctl drill run all --parallel 2 $(ARGS)
+	$(BIN)/chainctl drill report
+
+soak: $(READY) ## Live a hundred thousand simulated lives (LIVES=…, FIRST=…), about 70 minutes on two cores
 	$(BIN)/python -m tests.simulation.soak --lives $(or $(LIVES),100000) --first $(or $(FIRST),1)
+
+soak-verify: $(READY) ## Verify a chain under full load, through a move and a lost head (DURATION=…, seconds), 12 minutes
+	$(BIN)/python -m tests.verifier_soak --seconds $(or $(DURATION),600)
 
 model: ## Check the model of the lease, exhaustively (needs spin and gcc; about 3 minutes, 2 GB)
 	@$(PYTHON) -m tests.model.check $(ARGS)
@@ -48,4 +63,4 @@ layers: $(READY) ## Check that imports point one way
 check: lint types layers test test-long ## Everything that CI checks
 
 clean: ## Remove what the targets above made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

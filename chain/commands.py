@@ -30,31 +30,39 @@ from chain.decisions import (
 )
 from chain.errors import BadInput, Busy, Refused
 from chain.event import Epoch, Position
+from chain.store import Ground
 from chain.topology import Run, Topology
 
 Command = Callable[[Topology | None], tuple[Decision, ...]]
 """Decides on a topology: the decisions to record, none if there is nothing (left) to do. Raises Refused."""
 
 
-def create_chain(chain: str, regions: Mapping[str, str], promotion: UUID) -> Command:
-    """The chain with its first head. Nothing to do if it exists."""
+def create_chain(chain: str, regions: Mapping[str, str], promotion: UUID, ground: Ground) -> Command:
+    """The chain with its first head, on its ground. Nothing to do if it exists."""
 
     def decide(topology: Topology | None) -> tuple[Decision, ...]:
         if topology is not None:
             return ()
         if not regions:
             raise BadInput("a chain needs at least one node")
-        return (ChainCreated(chain, dict(regions), promotion),)
+        return (ChainCreated(chain, dict(regions), promotion, ground),)
 
     return decide
 
 
 def grant(
-    epoch: Epoch, promotion: UUID, head: str, *, run: UUID | None, detach: tuple[str, ...] = ()
+    epoch: Epoch,
+    promotion: UUID,
+    head: str,
+    ground: Ground,
+    *,
+    run: UUID | None,
+    detach: tuple[str, ...] = (),
 ) -> Command:
     """The next epoch for `head`; the others keep their order behind it, without those to `detach`.
 
-    Granted once: to the run that is under way, or, when none is, to a head that asks for itself.
+    `ground` is final: the node is fenced for this epoch, or has no right to write. Granted once: to the run
+    that is under way, or, when none is, to a head that asks for itself.
     """
 
     def decide(topology: Topology | None) -> tuple[Decision, ...]:
@@ -74,7 +82,7 @@ def grant(
         if head not in topology.order:
             raise Refused(f"{head} is no member of the chain, so it can't be its head")
         order = (head, *(n for n in topology.order if n != head and n not in detach))
-        return (EpochGranted(epoch, promotion, order, topology.joining),)
+        return (EpochGranted(epoch, promotion, order, topology.joining, ground),)
 
     return decide
 

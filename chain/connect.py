@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from chain.client import Client
-from chain.config import Config
+from chain.config import Config, Dsn
 from chain.postgres import PostgresLeases, PostgresLocks, PostgresStore
 from chain.registry import Registry
+
+_SEGMENT_S: Final = 30.0
+"""In which a node can read a segment of large events."""
 
 
 def open_store(config: Config, node: str, *, timeout_s: float | None = None) -> PostgresStore:
@@ -18,11 +23,24 @@ def open_store(config: Config, node: str, *, timeout_s: float | None = None) -> 
     )
 
 
+def open_store_for_verifier(config: Config, node: str) -> PostgresStore:
+    """The store of a node for who only reads it. Raises BadInput for an unknown node."""
+    dsn = config.verify.login(config.node(node).dsn)
+    return PostgresStore(dsn.reveal(), name=node, timeout_s=_SEGMENT_S, sessions=8)
+
+
+def open_registry_for_verifier(config: Config) -> Registry:
+    """The registry for who only reads it. Who opens it closes it."""
+    return _registry(config, config.verify.login(config.registry.dsn), None)
+
+
 def open_registry(config: Config, *, timeout_s: float | None = None) -> Registry:
     """The registry of the chain. Who opens it closes it."""
-    store = PostgresStore(
-        config.registry.dsn.reveal(), name="the registry", timeout_s=timeout_s or config.links.timeout
-    )
+    return _registry(config, config.registry.dsn, timeout_s)
+
+
+def _registry(config: Config, dsn: Dsn, timeout_s: float | None) -> Registry:
+    store = PostgresStore(dsn.reveal(), name="the registry", timeout_s=timeout_s or config.links.timeout)
     return Registry(store, PostgresLocks(store), PostgresLeases(store), config.chain)
 
 

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from chain.errors import Corrupt
 from chain.event import Epoch, Event, NewEvent, Position, Revision, new_id
+from chain.store import Ground
 from chain.topology import Approval, Run, RunStep, Topology, frozen
 
 _DAWN: Final = datetime.min.replace(tzinfo=UTC)
@@ -28,6 +29,8 @@ class ChainCreated:
     regions: dict[str, str]
     """Node to region, in the order of the chain."""
     promotion: UUID
+    ground: Ground
+    """The first head's: an empty log, and its clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class EpochGranted:
     promotion: UUID
     order: tuple[str, ...]
     joining: tuple[str, ...]
+    ground: Ground
+    """The head's: it takes nothing more before it is promoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +224,7 @@ def evolve(
             epoch=Epoch(1),
             promotion=decision.promotion,
             order=order,
+            ground=decision.ground,
             version=revision,
         )
     evolved = replace(_evolved(decision, topology), version=revision)
@@ -244,6 +250,7 @@ def _(decision: EpochGranted, topology: Topology) -> Topology:
         epoch=decision.epoch,
         promotion=decision.promotion,
         order=decision.order,
+        ground=decision.ground,
         joining=decision.joining,
         heard=(),
         began=None,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 from uuid import UUID
 
 from chain.errors import BadEvent
@@ -57,9 +57,8 @@ class NewEvent:
     id: UUID = field(default_factory=lambda: new_id())
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One immutable record of the log."""
+class Event(NamedTuple):
+    """One immutable record of the log. A tuple, since logs are read by the million and it is made fastest."""
 
     position: Position
     epoch: Epoch

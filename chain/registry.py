@@ -160,6 +160,10 @@ class Registry:
         """
         return self._locks.hold(f"chain {self.chain}" + (", urgently" if urgent else ""))
 
+    def hold_for_drills(self) -> AbstractAsyncContextManager[None]:
+        """Keeps other drills off this chain while the block runs, and no operator. Raises Busy at once."""
+        return self._locks.hold(f"chain {self.chain}, for drills")
+
     async def lease(self) -> Lease | None:
         """The lease record as it is; None if the chain never had one."""
         return await self._leases.read(self.chain)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from math import inf
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 from chain.event import Appended, Epoch, Event, Expected, NewEvent, Position, Revision, Tip
@@ -45,6 +45,18 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Ground:
+    """What an epoch is granted on: the final tip of the node's log, and its clock when that was read.
+
+    The promotion stands right behind `tip`, dated `clock`, however often it is done; at another tip it is
+    refused. So a store that goes back and is promoted again writes the very same event, or none.
+    """
+
+    tip: Tip
+    clock: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class NodeState:
     """A node's own word about itself, read in one statement."""
 
@@ -67,12 +79,19 @@ class NodeState:
     """As head: seconds for which it takes writes, negative if the lease has run out, infinite without one."""
     promised: bool = False
     """As follower: it has promised its head not to be promoted now."""
+    loading: bool = False
+    """As follower: it is being filled, without what lookups need. It can't be promoted yet."""
 
     @property
     def reigning(self) -> bool:
         """It is head of its own newest epoch; for taking writes it needs its lease besides."""
         sound = not (self.restarted or self.clock_is_back)
         return self.role is Role.HEAD and self.reign == self.epoch and sound
+
+    @property
+    def ground(self) -> Ground:
+        """On what an epoch may be granted to it, if it takes nothing more until then."""
+        return Ground(self.tip, self.clock)
 
     @property
     def writable(self) -> bool:
@@ -126,7 +145,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """The content of the positions `first` to `last` of a log, in 32 bytes.
+    """The content of the positions `first` to `last` of a log, in 64 bytes.
 
     Equal digests over the same range mean equal events, in every column, at every position.
     """
@@ -135,6 +154,52 @@ class Digest:
     last: Position
     count: int
     value: bytes
+
+
+SEGMENT: Final = 16_384
+"""Positions in a segment: segment n is (n - 1) * SEGMENT + 1 to n * SEGMENT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What a node has noted of a segment: the digest up to `last`, which it agreed on with a neighbour.
+
+    It proves what was verified, and when; of the rows as they are now it says nothing: they are read again.
+    """
+
+    number: int
+    last: Position
+    value: bytes
+    checked_at: datetime
+    """When the rows last gave that digest, by the node's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A segment, read anew."""
+
+    digest: Digest
+    intact: bool
+    """False if the rows no longer give what was agreed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """How far a node's log is verified without a hole."""
+
+    position: Position
+    oldest_check_s: float | None
+    """How long ago the part was read that was read longest ago; None if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """One look for who measures how late a node is."""
+
+    tip: Tip
+    clock: datetime
+    next_recorded_at: datetime | None
+    """Of the first event behind the position that was asked about, if the node has it."""
 
 
 class Log(Protocol):
@@ -181,11 +246,24 @@ class Replica(Protocol):
     async def apply(self, batch: Batch, epoch: Epoch, upstream: str) -> Tip:
         """Puts the batch behind the tip, batch and tip in one transaction. Returns the new tip.
 
+        A batch that reached the tip (`at_tip`) is durable then; one that others may follow at the latest when
+        anyone reads it, or `tip`. A crash may take it back until then.
+
         Raises StaleLink unless the node's epoch is `epoch`, its upstream `upstream`, and its tip the place
         where the batch begins, by position and by epoch (Raft's check of the previous entry, so that a
         source which has meanwhile been cut back and refilled is found out); Corrupt if the batch is not
         what it says.
         """
+
+    async def begin_load(self, epoch: Epoch, upstream: str) -> None:
+        """Makes an empty follower ready for very many events; batches are applied as ever.
+
+        What only lookups need is left out until `end_load`, and the node can't be promoted. Raises StaleLink
+        unless epoch and upstream are as told and the log is empty.
+        """
+
+    async def end_load(self) -> None:
+        """Makes what `begin_load` left out; may take minutes. Raises Corrupt if an event is there twice."""
 
     async def give_up(self, fork: Position, tip: Tip, epoch: Epoch, upstream: str) -> int:
         """Gives up the dead branch behind `fork`: moves it out of the log and keeps it, in one transaction.
@@ -226,12 +304,21 @@ class Governed(Protocol):
     async def fence(self, epoch: Epoch) -> Tip:
         """Promises to refuse everything older than `epoch`. Returns the tip, final for older epochs."""
 
-    async def promote(self, epoch: Epoch, promotion: UUID, lease_until: datetime | None = None) -> Tip:
-        """Makes the node head for `epoch` and writes that into its log.
+    async def promote(
+        self,
+        epoch: Epoch,
+        promotion: UUID,
+        lease_until: datetime | None = None,
+        *,
+        ground: Ground | None = None,
+    ) -> Tip:
+        """Makes the node head for `epoch` and writes that into its log, behind the tip of its `ground`.
 
         It takes writes before `lease_until` by its own clock; None is for ever, for heads without a lease.
-        Raises StaleLink if the node knows a newer epoch, or another promotion of this one, or if its server
-        started after `lease_until`: the word is late, and what it is for may have been lost. Promised.
+        Raises StaleLink if the node knows a newer epoch, or another promotion of this one, or if its log ends
+        elsewhere than it was granted the epoch, or if its server started after `lease_until`: the word is
+        late, and what it is for may have been lost. Promised. Only a node that no registry governs, as the
+        registry's own is, has no ground.
         """
 
     async def renew(self, epoch: Epoch, read_at: datetime, duration: timedelta | None) -> None:
@@ -256,14 +343,32 @@ class Governed(Protocol):
     async def detach(self, epoch: Epoch) -> None:
         """Puts the node outside the chain. Raises StaleLink if it knows a newer epoch."""
 
+
+class Verifiable(Protocol):
+    """What a verifier uses, besides reading. A role that may only read can do all of it."""
+
     async def digest(self, first: Position, last: Position) -> Digest:
         """The digest of the node's own rows in a range."""
 
     async def strays(self, limit: int) -> tuple[Position, ...]:
         """Positions of rows that are no part of the log: before its first, or beyond the tip."""
 
+    async def seal(self, number: int, last: Position, agreed: bytes | None = None) -> Checked:
+        """Reads a segment up to `last`, and notes that its rows still give what was noted of it.
 
-class Store(Log, Replica, Governed, Protocol):
+        If nothing was, or less, and the rows give `agreed`, that is noted. `give_up` forgets what lies
+        beyond the fork in its own transaction.
+        """
+
+    async def seals(self) -> tuple[Seal, ...]:
+        """All that is noted, in order."""
+
+    async def verified(self) -> Knowledge: ...
+
+    async def glance(self, after: Position) -> Glance: ...
+
+
+class Store(Log, Replica, Governed, Verifiable, Protocol):
     """One node's event store."""
 
     async def append_system(self, stream: str, expected: Expected, events: Sequence[NewEvent]) -> Appended:

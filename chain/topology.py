@@ -15,7 +15,7 @@ from uuid import UUID
 
 from chain.errors import BadInput
 from chain.event import Epoch, Position, Revision
-from chain.store import Role
+from chain.store import Ground, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,8 @@ class Topology:
     epoch: Epoch
     promotion: UUID
     order: tuple[str, ...]
+    ground: Ground
+    """What the head was granted its epoch on."""
     began: Position | None = None
     """Where in the log the head's reign began; None while it is granted and not taken up yet."""
     joining: tuple[str, ...] = ()
@@ -130,6 +132,7 @@ class Lead:
 
     epoch: Epoch
     promotion: UUID
+    ground: Ground
     began: bool
     """The reign was taken up before: a store that knows nothing of it was wiped or replaced."""
 
@@ -157,7 +160,7 @@ def assignment(topology: Topology, node: str) -> Assignment:
     """What the topology asks of a node."""
     upstream = topology.upstream(node)
     if node == topology.head:
-        return Lead(topology.epoch, topology.promotion, topology.began is not None)
+        return Lead(topology.epoch, topology.promotion, topology.ground, topology.began is not None)
     if upstream is not None:
         return Follow(topology.epoch, upstream, topology.role(node))
     return Rest(topology.epoch)

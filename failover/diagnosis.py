@@ -169,12 +169,13 @@ def _candidate(
     picture: Picture, topology: Topology, policy: AutomationConfig
 ) -> tuple[str | None, int | None, float | None]:
     """Who could take over, what it lacks, and for how long it had not heard from the head."""
-    tips = {
-        n: s.state.tip
+    states = {
+        n: s.state
         for n in topology.order[1:]
         if n not in policy.never and (s := picture.sights.get(n)) and s.reachable and s.state
     }
-    node = most_advanced(may_lead(tips, topology), topology.order)
+    tips = may_lead(states, topology)
+    node = most_advanced(tips, topology.order)
     if node is None:
         return None, None, None
     end = _end_of_head(picture, topology)

@@ -191,13 +191,18 @@ async def open_fleet(config: Config, *, timeout_s: float | None = None) -> Async
             await fleet.close()
 
 
-def may_lead(tips: Mapping[str, Tip], topology: Topology) -> dict[str, Tip]:
-    """Those that may be made head. A node without events may only in a chain that never had any.
+def may_lead(states: Mapping[str, NodeState], topology: Topology) -> dict[str, Tip]:
+    """The tips of those that may be made head.
 
-    As the head it would leave everybody else with a log that has nothing in common with its own.
+    Not one that is being loaded: it can't be promoted. One without events only in a chain that never had any:
+    as the head it would leave everybody else with a log that has nothing in common with its own.
     """
     never_began = topology.epoch == 1 and topology.began is None
-    return {node: tip for node, tip in tips.items() if never_began or tip != EMPTY}
+    return {
+        node: state.tip
+        for node, state in states.items()
+        if not state.loading and (never_began or state.tip != EMPTY)
+    }
 
 
 def most_advanced(tips: Mapping[str, Tip], order: tuple[str, ...]) -> str | None:

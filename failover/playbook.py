@@ -7,21 +7,17 @@ out beforehand is left to be found out in the middle of an operation.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from chain.errors import BadFile, BadInput
+from failover.document import At, Closed, Flaw, line_of, read_document
 from failover.steps import STEPS
-
-MAX_BYTES: Final = 64 * 1024
-MAX_DEPTH: Final = 20
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 ParameterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -29,11 +25,7 @@ StepName = Annotated[str, Field(json_schema_extra={"enum": sorted(STEPS)})]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Step(_Closed):
+class Step(Closed):
     """One step of a playbook."""
 
     step: StepName
@@ -55,7 +47,7 @@ class Step(_Closed):
     By default `undo` before the point of no return, and `end` from there on."""
 
 
-class Parameter(_Closed):
+class Parameter(Closed):
     """Something that a run is told."""
 
     type: Literal["node", "region", "text", "count", "flag"]
@@ -66,7 +58,7 @@ class Parameter(_Closed):
     """What it is if not given."""
 
 
-class Playbook(_Closed):
+class Playbook(Closed):
     """An operation."""
 
     name: Name
@@ -75,7 +67,7 @@ class Playbook(_Closed):
     """What it does, in a sentence for the operator."""
     urgent: bool = False
     """May be begun while a run of a playbook that is not urgent is unfinished, and ends that one."""
-    parameters: dict[ParameterName, Parameter] = {}
+    parameters: dict[ParameterName, Parameter] = Field(default={})
     """What a run can be told."""
     use: Name | None = None
     """Another playbook, whose steps these are."""
@@ -131,22 +123,6 @@ def _typed(playbook: str, name: str, parameter: Parameter, value: Any) -> str | 
     raise BadInput(f"{playbook}: {name} is a {parameter.type}, which {value!r} is not")
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What is wrong with a playbook, and where."""
-
-    where: str
-    line: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.where}:{self.line}: {self.reason}"
-
-
-Finder = Callable[[str], "Playbook | None"]
-"""Finds the playbook that another one uses."""
-
-
 def load_playbook(name: str) -> Playbook:
     """A playbook that geochain ships. Raises BadInput if there is none, BadFile if it breaks a rule."""
     return parse_playbook(shipped_text(name), f"{name}.yaml")
@@ -172,28 +148,23 @@ def parse_playbook(text: str, where: str) -> Playbook:
     return playbook
 
 
-def lint(text: str, where: str) -> tuple[Fault, ...]:
+def lint(text: str, where: str) -> tuple[Flaw, ...]:
     """Everything that is wrong with a playbook; empty if it can be run."""
     return _read(text, where)[1]
 
 
-def _read(text: str, where: str, within: tuple[str, ...] = ()) -> tuple[Playbook | None, tuple[Fault, ...]]:
+def _read(text: str, where: str, within: tuple[str, ...] = ()) -> tuple[Playbook | None, tuple[Flaw, ...]]:
     """`within` are the names of those that use it, each by the next."""
-    try:
-        content, lines = _load(text)
-    except _BadYaml as error:
-        return None, (Fault(where, error.line, error.reason),)
-    try:
-        playbook = Playbook.model_validate(content)
-    except ValidationError as error:
-        return None, tuple(_faults(error, where, lines))
+    playbook, lines, faults = read_document(Playbook, text, where)
+    if playbook is None:
+        return None, faults
     if playbook.use is not None:
         used, fault = _use(playbook.use, within or (playbook.name,))
         if used is None:
-            return None, (Fault(where, _line(lines, ("use",)), fault),)
+            return None, (Flaw(where, line_of(lines, ("use",)), fault),)
         parameters = {**used.parameters, **playbook.parameters}
         playbook = playbook.model_copy(update={"use": None, "steps": used.steps, "parameters": parameters})
-    return playbook, tuple(Fault(where, _line(lines, at), reason) for at, reason in _rules(playbook))
+    return playbook, tuple(Flaw(where, line_of(lines, at), reason) for at, reason in _rules(playbook))
 
 
 def _use(name: str, within: tuple[str, ...]) -> tuple[Playbook | None, str]:
@@ -206,10 +177,7 @@ def _use(name: str, within: tuple[str, ...]) -> tuple[Playbook | None, str]:
     return playbook, str(faults[0]) if faults else ""
 
 
-_At = tuple[str | int, ...]
-
-
-def _rules(playbook: Playbook) -> Iterator[tuple[_At, str]]:
+def _rules(playbook: Playbook) -> Iterator[tuple[At, str]]:
     """What the schema can't say: what a default may be, and where in a playbook a step may stand."""
     for told, parameter in playbook.parameters.items():
         if parameter.default is not None:
@@ -270,76 +238,6 @@ def _lacks(field: str, name: str, before: set[str]) -> Iterator[tuple[str, str]]
     kind = STEPS.get(name)
     if kind is not None and kind.needs and not before & set(kind.needs):
         yield field, f"{name} needs {' or '.join(kind.needs)} before it"
-
-
-class _BadYaml(Exception):
-    def __init__(self, line: int, reason: str) -> None:
-        super().__init__(reason)
-        self.line, self.reason = line, reason
-
-
-_Lines = Mapping[_At, int]
-
-
-def _load(text: str) -> tuple[Any, _Lines]:
-    """The content, and the line of each of its places. Raises _BadYaml."""
-    if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
-        raise _BadYaml(1, f"a playbook has at most {MAX_BYTES:,} bytes")
-    try:
-        _check_plain(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[_At, int] = {}
-        if node is not None:
-            _note_lines(node, (), lines)
-        return yaml.safe_load(text), lines
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise _BadYaml(mark.line + 1 if mark else 1, f"not YAML: {error.problem or error.context}") from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # ValueError: a date with a 13th month. OverflowError: an escape for no character.
-        raise _BadYaml(1, f"not YAML: {error}") from error
-
-
-def _check_plain(text: str) -> None:
-    """Refuses, before anything is made of it, what makes YAML explode, or takes PyYAML very long."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1 if event.start_mark else 1
-        named = isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None)
-        if named or getattr(event, "tag", None):  # PyYAML fails as it is at some tags: `!!int ""`
-            raise _BadYaml(line, "anchors, aliases and tags are not read in playbooks")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise _BadYaml(line, f"nested more than {MAX_DEPTH} deep")
-
-
-def _note_lines(node: yaml.Node, at: _At, lines: dict[_At, int]) -> None:
-    lines[at] = node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        known: set[str] = set()
-        for key, value in node.value:
-            name = str(key.value)
-            if name in known:
-                raise _BadYaml(key.start_mark.line + 1, f"{name} is there twice")
-            known.add(name)
-            _note_lines(value, (*at, name), lines)
-            lines[(*at, name)] = key.start_mark.line + 1
-    elif isinstance(node, yaml.SequenceNode):
-        for n, value in enumerate(node.value):
-            _note_lines(value, (*at, n), lines)
-
-
-def _line(lines: _Lines, at: _At) -> int:
-    while at and at not in lines:
-        at = at[:-1]
-    return lines.get(at, 1)
-
-
-def _faults(error: ValidationError, where: str, lines: _Lines) -> Iterator[Fault]:
-    for each in error.errors():
-        at = tuple(each["loc"])
-        field = ".".join(map(str, at)) or "the whole"
-        yield Fault(where, _line(lines, at), f"{field}: {each['msg']}")
 
 
 def _shipped(name: str) -> str | None:

@@ -193,6 +193,8 @@ class _Runner:
     why: str
     watch: Watcher
     at: dict[str, float] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What its steps keep for each other."""
 
     async def run(self, *, resumed: bool) -> Done:
         results: dict[str, Mapping[str, Any]] = {}
@@ -250,7 +252,7 @@ class _Runner:
                 f"{name} is no step that this geochain knows",
                 hint="another version began the run: carry it on with that one, or: chainctl playbook abort",
             )
-        work = kind.do(Context(self.fleet, run, self.by, self.why))
+        work = kind.do(Context(self.fleet, run, self.by, self.why, self.kept))
         doing = asyncio.ensure_future(work)
         try:
             async with asyncio.timeout(timeout_s):
@@ -261,7 +263,7 @@ class _Runner:
         except TimeoutError:
             raise TimedOut(
                 f"{name} was not done within {timeout_s:g} s",
-                hint="see why: chainctl status; then give the same command again",
+                hint="see why: chainctl status",
             ) from None
         finally:
             await end(doing)

@@ -22,10 +22,12 @@ from chain.registry import Registry
 from chain.store import Identity, NodeState, Role, Store
 from chain.tasks import end
 from chain.topology import Assignment, Follow, Lead, Rest, Topology, assignment
+from replicator.canary import sing
 from replicator.keeper import Keeper, Keeping, take_up
-from replicator.link import Link, LinkStatus, Pace
+from replicator.link import Link, LinkStatus
 from replicator.peers import Peers
 from replicator.progress import tell_upstream
+from replicator.read_ahead import Pace
 from replicator.salvage import Salvage
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,8 @@ class NodeDaemon:
     terms: Terms | None
     """Of the lease; None for a chain without."""
     pace: Pace = field(default_factory=Pace)
+    canary_s: float | None = None
+    """How long a head stays silent before its canary sings; None if there is none."""
     tick_s: float = 1.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -109,6 +113,8 @@ class NodeDaemon:
                 tasks.create_task(self._keep_lease(), name="keep the lease")
                 tasks.create_task(self._keeper.guard(), name="guard the lease")
                 tasks.create_task(self._save_dead_branch(), name="publish dead branches")
+                if self.canary_s is not None:
+                    tasks.create_task(sing(self.store, self.canary_s), name="canary")
         finally:
             await self._stop_link()
             await self._keeper.close()
@@ -139,11 +145,15 @@ class NodeDaemon:
             await asyncio.sleep(self.tick_s)
 
     async def _see_to_the_chain(self) -> None:
-        """Creates the chain if it is new. Raises Refused if the registry has lost it: this node was in it."""
+        """Creates the chain if it is new and this node its first head; the others wait for that.
+
+        Raises Refused if the registry has lost the chain: this node was in it.
+        """
         state = await self.store.state()
         if state.epoch == 0 and state.tip == EMPTY:
-            create = create_chain(self.chain, self.regions, uuid4())
-            await self.registry.decide(create, by=f"daemon of {self.name}")
+            if self.name == next(iter(self.regions), None):
+                create = create_chain(self.chain, self.regions, uuid4(), state.ground)
+                await self.registry.decide(create, by=f"daemon of {self.name}")
             return
         try:
             await self.registry.topology()
@@ -199,17 +209,20 @@ class NodeDaemon:
     async def _lead(self, asked: Lead, state: NodeState, topology: Topology) -> None:
         await self._stop_link()
         await self._keeper.know(n for n in (*topology.order, *topology.joining) if n != self.name)
+        if state.loading:  # no such node is granted an epoch, but its store may have been replaced since
+            await self.store.end_load()
+        if state.epoch < asked.epoch:  # what it takes now must not move it off the ground of its epoch
+            await self.store.fence(asked.epoch)
+            state = await self._look()
         taken_up = (state.role, state.reign, state.promotion) == (Role.HEAD, asked.epoch, asked.promotion)
         if taken_up and state.reigning and self._keeper.lost_to is None:
             # A right that rests on the promises of fewer must have been renewed before.
             for node in _unheard(topology) if self._keeper.settled else ():
                 await self.registry.decide(hear_join(node, asked.epoch), by=f"daemon of {self.name}")
             return
-        if taken_up or asked.began or state.epoch > asked.epoch:
+        if taken_up or asked.began or state.epoch > asked.epoch or state.tip != asked.ground.tip:
             await self._ask_again(asked, state, topology)
             return
-        if state.tip == EMPTY and asked.epoch > 1:  # it lost its log since it was granted this epoch
-            await self._check_not_behind(state, topology)
         tip = await take_up(self.registry, self.store, self.name, asked.epoch, asked.promotion, self.terms)
         await self._look()
         log.info("%s is head in epoch %s from position %s on", self.name, asked.epoch, tip.position)
@@ -217,15 +230,20 @@ class NodeDaemon:
     async def _ask_again(self, asked: Lead, state: NodeState, topology: Topology) -> None:
         """A head whose store may have gone back asks for a new epoch: what it lost is then found as a fork.
 
-        Its server restarted, crashed, was restored from a backup, or was wiped; its clock stepped back; or
-        an operation that came to nothing has taken its lease, or fenced it. Raises Refused if its successor
-        is ahead of it: that is the better head, and an operation moves it; and Busy while an operation moves
-        the head. A node that is only joining can't be made the head: what it is ahead becomes a dead branch.
+        Its server restarted, crashed, was restored from a backup, or was wiped; its clock stepped back; its
+        log is not what it was when it was granted the epoch; or an operation that came to nothing has taken
+        its lease, or fenced it. While it has time to write it waits, so that its tip is final. Raises Refused
+        if its successor is ahead of it: that is the better head, and an operation moves it; and Busy while an
+        operation moves the head. A node that is only joining can't be made the head: what it is ahead becomes
+        a dead branch.
         """
+        if state.writable:
+            return
         await self._check_not_behind(state, topology)
         epoch = Epoch(asked.epoch + 1)
+        promotion = uuid5(asked.promotion, f"restart {state.clock}")
         await self.registry.decide(
-            grant(epoch, uuid5(asked.promotion, f"restart {state.clock}"), self.name, run=None),
+            grant(epoch, promotion, self.name, state.ground, run=None),
             by=f"daemon of {self.name}",
             why=_why_again(state),
         )

@@ -31,6 +31,8 @@ class Kind(Enum):
     """More than one event stands there."""
     STRAY = "stray"
     """A row outside of the log: before its first position, or beyond the node's tip."""
+    REWRITTEN = "rewritten"
+    """Somewhere from here to the end of the segment: equal on both, and not what was agreed on earlier."""
 
 
 COLUMNS: Final = ("epoch", "stream", "revision", "id", "type", "data", "metadata", "recorded_at")
@@ -47,7 +49,7 @@ class Finding:
     source: Event | None = None
     target: Event | None = None
     node: str = ""
-    """Of a stray: where it is."""
+    """Of a stray and of what was rewritten: where it is."""
 
     def __str__(self) -> str:
         where = f" on {self.node}" if self.node else ""

@@ -3,7 +3,8 @@
 The order is the whole of it: read the store's clock, then renew (or collect the promises), then set the
 store's deadline from that reading. Whatever is late or lost on the way only makes the deadline earlier. And a
 head gets time to write only when the registry has on record that its reign began: a store that knows nothing
-of it afterwards has gone back, and may not begin it a second time.
+of it afterwards has gone back, and may not begin it a second time. What goes back before that is on record is
+at another tip than it was granted the epoch at, or writes the very promotion again that it has lost.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final
 from uuid import UUID
 
 from chain.commands import begin_reign
-from chain.errors import ChainError, LeaseLost, Refused, Unavailable
+from chain.errors import ChainError, LeaseLost, Refused, StaleLink, Unavailable
 from chain.event import Epoch, Tip
 from chain.lease import CLOCK_TOLERANCE_S, Lease, Terms
 from chain.registry import Registry
@@ -64,11 +65,14 @@ async def take_up(
     """Makes the node head of the epoch that it was granted: lease, promotion, the record of it, deadline.
 
     Whoever does it again, or at the same time, comes to the same. Raises LeaseLost if a newer epoch has the
-    lease; Refused if the store has gone back behind its promotion; StaleLink, Promised.
+    lease; Refused if the store has gone back behind its promotion; StaleLink if it is not at the tip that it
+    was granted the epoch at, or the chain is in another epoch; Promised.
     """
     topology = await registry.topology()
+    if (topology.epoch, topology.promotion) != (epoch, promotion):
+        raise StaleLink(f"{node} was granted epoch {epoch}; the chain is in epoch {topology.epoch} now")
     state = await store.state()  # read after the record: whatever is on record, a sound store has
-    begun = (topology.epoch, topology.promotion) == (epoch, promotion) and topology.began is not None
+    begun = topology.began is not None
     if begun and (state.role, state.reign, state.promotion) != (Role.HEAD, epoch, promotion):
         raise Refused(
             f"the reign of {node} in epoch {epoch} has begun, and its store knows nothing of it",
@@ -77,7 +81,7 @@ async def take_up(
     read_at = state.clock
     await _claim(registry, node, epoch, terms, granted=True)
     # Promoted without any time to write; the renewal gives it, and finds out a clock that stepped back.
-    tip = await store.promote(epoch, promotion, read_at)
+    tip = await store.promote(epoch, promotion, read_at, ground=topology.ground)
     began = begin_reign(epoch, promotion, tip.position)
     await registry.decide(began, by=by or f"daemon of {node}", why=why)
     await store.renew(epoch, read_at, None if terms is None else timedelta(seconds=terms.right_s))

@@ -1,7 +1,9 @@
 """The link: copies the log of a source to its target, and is pulled by the target's daemon.
 
-    probing ──▶ streaming        (any state) ──▶ paused     while the peer can't be reached; then probing
-       └─▶ diverged ─▶ probing   (any state) ──▶ fenced     the assignment is no longer true: the link ends
+    probing ──▶ (loading) ──▶ streaming
+    (any state) ──▶ paused     while the peer can't be reached; then probing
+    (any state) ──▶ fenced     the assignment is no longer true: the link ends
+    probing ──▶ diverged       and, when the dead branch is given up, on
 
 There is no checkpoint but the target's own tip: batch and tip commit in one transaction, so the link can be
 cut anywhere, run twice, or start again, and the target's log stays a prefix of the source's.
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Final, Protocol
+from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
@@ -25,6 +27,7 @@ from chain.history import History, fork
 from chain.store import Batch, NodeState, Replica
 from chain.tasks import end
 from chain.topology import Follow
+from replicator.read_ahead import Pace, ReadAhead
 
 
 class LinkState(Enum):
@@ -32,6 +35,8 @@ class LinkState(Enum):
 
     PROBING = "probing"
     """Nothing yet: the two logs are being compared."""
+    LOADING = "loading"
+    """As streaming; but what only lookups need is left out, and the target can't be promoted."""
     STREAMING = "streaming"
     """The target's log is a prefix of the source's, and grows as the source's does."""
     DIVERGED = "diverged"
@@ -47,18 +52,6 @@ class Source(Replica, Protocol):
 
 
 Target = Source
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How a link paces itself. `batch_bytes` bounds the memory: at most three batches are held."""
-
-    batch_events: int = 50_000
-    batch_bytes: int = 8 * 1024 * 1024
-    idle_s: float = 1.0
-    """How often a link that has caught up looks again without a hint."""
-    backoff_s: float = 5.0
-    """The most that it waits before it tries a peer again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +109,7 @@ class Link:
         try:
             async for attempt in self._retrying():
                 with attempt:
-                    await self._probe()
+                    await self._probe_or_end_load()
                     await self._stream()
         except StaleLink as error:
             self._enter(LinkState.FENCED, error.message)
@@ -128,9 +121,7 @@ class Link:
     def _retrying(self) -> AsyncRetrying:
         """Retriable errors for ever, with jitter; StaleLink is for the daemon, not for another try here."""
         return AsyncRetrying(
-            retry=retry_if_exception(
-                lambda e: isinstance(e, ChainError) and e.retriable and not isinstance(e, StaleLink)
-            ),
+            retry=retry_if_exception(_passes),
             wait=lambda _: self._wait_s(),
             before_sleep=self._pause,
             reraise=True,
@@ -145,14 +136,32 @@ class Link:
         error = attempt.outcome.exception() if attempt.outcome else None
         self._enter(LinkState.PAUSED, error.message if isinstance(error, ChainError) else str(error))
 
+    async def _probe_or_end_load(self) -> None:
+        """Probes. A target that is being loaded can't be head: the load is ended if the source stays away."""
+        try:
+            await self._probe()
+        except ChainError as error:
+            since = self.status.cut_off_since or self.now()
+            if _passes(error) and (self.now() - since).total_seconds() > self.pace.load_cut_off_s:
+                await self.target.end_load()
+            raise
+
     async def _probe(self) -> None:
         """Finds out that the source is the right node and that the target's log is a prefix of its log.
 
         A dead branch is given up on the way. Raises WrongIdentity, Diverged, StaleLink, Unavailable.
         """
         self._enter(LinkState.PROBING)
-        await self._check_source()
-        ours, theirs = await asyncio.gather(self.target.history(), self.source.history())
+        # All at once: to a far source every question is a way to and fro. Of a wrong node only that is told.
+        wrong, ours, theirs = await asyncio.gather(
+            self._check_source(), self.target.history(), self.source.history(), return_exceptions=True
+        )
+        if isinstance(wrong, BaseException):
+            raise wrong
+        if isinstance(ours, BaseException):
+            raise ours
+        if isinstance(theirs, BaseException):
+            raise theirs
         common = fork(theirs, ours)
         if ours.tip.position > common == theirs.tip.position:
             raise _Behind(f"{self.source_name} at {theirs.tip} is behind {self.target_name} at {ours.tip}")
@@ -171,6 +180,8 @@ class Link:
             self.status = replace(self.status, given_up=self.status.given_up + count)
             ours = await self.target.history()
         self.status = replace(self.status, target_tip=ours.tip, source_tip=theirs.tip)
+        if ours.tip == EMPTY and theirs.tip.position >= self.pace.load_events:
+            await self.target.begin_load(self.assignment.epoch, self.assignment.upstream)
 
     async def _check_source(self) -> None:
         state = await self.source.state()
@@ -196,20 +207,29 @@ class Link:
             )
 
     async def _stream(self) -> None:
-        """Copies batch by batch; the next is read while the last is committed."""
-        after = self.status.target_tip.position
-        limit = first = min(2_000, self.pace.batch_events)
-        reading = asyncio.create_task(self._read(after, limit))
+        """Copies batch by batch; those that follow are read while one is committed."""
+        known = self.status.source_tip.position
+        ahead = ReadAhead(self._read, self.pace, self.status.target_tip.position, known)
+        looking: asyncio.Task[Tip] | None = None
         try:
-            self._enter(LinkState.STREAMING)
+            loading = (await self.target.state()).loading
+            self._enter(LinkState.LOADING if loading else LinkState.STREAMING)
             while True:
-                batch = await reading
-                limit = _next_limit(batch, limit, first, self.pace)
-                reading = asyncio.create_task(self._read(batch.last, limit))
+                batch = await ahead.next()
+                if looking is not None and looking.done():
+                    ahead.source_tip = max(ahead.source_tip, looking.result().position)
+                    looking = None
+                if looking is None and not batch.at_tip and batch.count and ahead.source_tip == batch.last:
+                    looking = asyncio.create_task(self._source_tip())  # there is more: how much?
                 if batch.count:
                     await self._apply(batch)
+                if self.status.state is LinkState.LOADING and batch.at_tip:
+                    await self.target.end_load()
+                    self._enter(LinkState.STREAMING)
         finally:
-            await end(reading)
+            await ahead.close()
+            if looking is not None:
+                await end(looking)
 
     async def _read(self, after: Position, limit: int) -> Batch:
         """The next batch that holds something, or an empty one after `idle_s`."""
@@ -222,10 +242,15 @@ class Link:
         return batch
 
     async def _check_still_true(self, after: Position) -> None:
-        """When nothing comes: is the target still ours, and did the source go back behind it?"""
+        """When nothing comes: is the target still ours, and did either of the two go back?"""
+        applied = self.status.target_tip
         state = await self.target.state()
         if state.epoch != self.assignment.epoch or state.upstream != self.assignment.upstream:
             raise StaleLink(f"{self.target_name} follows {state.upstream} in epoch {state.epoch} now")
+        if state.tip.position < applied.position:
+            raise _Behind(
+                f"{self.target_name} went back to {state.tip}; the link had brought it to {applied}"
+            )
         self._failures = 0
         tip = await self._source_tip()
         if tip.position < after:
@@ -249,7 +274,9 @@ class Link:
     def _enter(self, state: LinkState, error: str = "") -> None:
         before = self.status
         since = before.since if before.state is state else self.now()
-        cut_off = None if state is LinkState.STREAMING else before.cut_off_since or self.now()
+        cut_off = (
+            None if state in (LinkState.LOADING, LinkState.STREAMING) else before.cut_off_since or self.now()
+        )
         self.status = replace(
             before,
             state=state,
@@ -261,6 +288,11 @@ class Link:
             self.on_change(before, self.status)
 
 
+def _passes(error: BaseException) -> bool:
+    """Is it worth another try of this link?"""
+    return isinstance(error, ChainError) and error.retriable and not isinstance(error, StaleLink)
+
+
 def _holds_nothing(history: History) -> bool:
     """Only promotions: a head that was lost before it could take a write. It may always be overruled."""
     return history.tip.position == len(history.reigns)
@@ -270,14 +302,3 @@ class _Behind(ChainError):
     """The source is not where a link can use it yet; it will be, or a new assignment will come."""
 
     retriable = True
-
-
-_GROWTH: Final = 4
-
-
-def _next_limit(batch: Batch, limit: int, first: int, pace: Pace) -> int:
-    """Batches grow while the target is behind and fit the bytes; caught up, they are small again."""
-    if batch.at_tip or not batch.count:
-        return first
-    fitting = pace.batch_bytes * 4 // 5 * batch.count // max(1, batch.size_bytes)
-    return max(1, min(limit * _GROWTH, fitting, pace.batch_events))

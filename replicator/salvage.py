@@ -44,8 +44,8 @@ class Salvage:
         after = EMPTY
         new = 0
         while dead := await self.store.dead_branch(after, _PAGE):
-            await self._release_what_came_back(dead)
-            missing = [d for d in dead if entry_event(d)[1] not in self._published]
+            done = self._published | await self._release_what_came_back(dead)
+            missing = [d for d in dead if entry_event(d)[1] not in done]
             if missing:
                 new += await self._append(head, missing)
             after = Tip(dead[-1].event.position, dead[-1].event.epoch)
@@ -53,12 +53,13 @@ class Salvage:
             log.info("%s brought %d events of a dead branch into the ledger on %s", self.node, new, head)
         return new
 
-    async def _release_what_came_back(self, dead: tuple[DeadEvent, ...]) -> None:
+    async def _release_what_came_back(self, dead: tuple[DeadEvent, ...]) -> frozenset[UUID]:
+        """Which entries that are. Nothing is assumed of them later: their branch may die, too."""
         entries = {entry_event(d)[1]: d for d in dead}
         back = await self.store.holds(list(entries))
         if back:
             await self.store.release([entries[entry] for entry in back])
-            self._published |= back
+        return back
 
     async def _append(self, head: str, dead: list[DeadEvent]) -> int:
         ledger = self.store if head == self.node else self.peers(head)

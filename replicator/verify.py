@@ -3,27 +3,29 @@
 Each node computes its digests from its own rows; only digests travel, and the few events that differ. The
 result is OK, DIFF or UNKNOWN: what could not be checked is never OK. What is found is looked at a second time
 before it is told, so that a dead branch that is just being given up is no false alarm.
+
+Everything here is read anew. What the nodes have noted of earlier verifications (`chain.store.Seal`) is held
+against it, and never stands in for it, unless it is asked what is new since.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 from typing import Final
 
 from chain.errors import ChainError
-from chain.event import Event, Position
-from chain.store import Store
-from replicator.findings import Finding, Kind, compare
+from chain.event import Position
+from chain.store import SEGMENT, Seal, Store
+from replicator.comparison import MAX_REPORTED, Comparison
+from replicator.findings import Finding, Kind
 
-SEGMENT: Final = 16_384
 START: Final = Position(0)
-LEAF: Final = 16
-"""So few events are fetched and compared, where digests differ."""
-MAX_REPORTED: Final = 20
+AT_ONCE: Final = 2
+"""Segments that a node reads at the same time."""
 SETTLES_S: Final = 0.3
 """After which a difference is looked at again."""
 
@@ -40,6 +42,15 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """The first event that a target does not have yet, and for how long its source has it."""
+
+    position: Position
+    age_s: float
+    """By the source's clock, since the event was recorded."""
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
     """Two neighbours compared: from `first` to `last`, both inclusive."""
 
@@ -53,6 +64,8 @@ class Verified:
     findings: tuple[Finding, ...] = ()
     """The first MAX_REPORTED that differ, in order of their positions."""
     reason: str = ""
+    missing: Missing | None = None
+    """What the target does not have yet."""
 
     @property
     def differing(self) -> tuple[Position, ...]:
@@ -82,7 +95,7 @@ async def verify_pair(
 
     A range that one of them does not have yet is UNKNOWN only if `last` asks for it. Raises nothing.
     """
-    pair = _Pair(source_name, source, target_name, target, first, last)
+    pair = _Pair(Comparison(source_name, source, target_name, target), source, target, first, last)
     try:
         found = await pair.look()
         if found.verdict is Verdict.DIFF:
@@ -93,16 +106,47 @@ async def verify_pair(
     return found
 
 
+async def verify_new(stores: Mapping[str, Store], *, last: Position | None = None) -> tuple[Verified, ...]:
+    """Compares what no verification has agreed on yet: behind what both nodes of a pair have noted alike."""
+    results = []
+    for a, b in pairwise(stores):
+        try:
+            seals = await asyncio.gather(stores[a].seals(), stores[b].seals())
+            first = max(agreed(*seals), Position(1))  # its last event is read again: no range is empty
+        except ChainError:
+            first = Position(1)  # then there is nothing to go by
+        if last is not None:
+            first = min(first, last)
+        results.append(await verify_pair(a, stores[a], b, stores[b], first=first, last=last))
+    return tuple(results)
+
+
+def agreed(source: Sequence[Seal], target: Sequence[Seal]) -> Position:
+    """Up to where two nodes have noted the same, from the first position on without a hole."""
+    position = START
+    for number, (ours, theirs) in enumerate(zip(source, target, strict=False), 1):
+        if (ours.number, ours.last, ours.value) != (number, theirs.last, theirs.value):
+            break
+        position = ours.last
+    return position
+
+
+def segment_of(position: Position) -> tuple[int, Position, Position]:
+    """The number of the segment that a position lies in, and its range."""
+    number = (position - 1) // SEGMENT + 1
+    return number, Position((number - 1) * SEGMENT + 1), Position(number * SEGMENT)
+
+
 @dataclass(slots=True)
 class _Pair:
-    source_name: str
+    comparison: Comparison
     source: Store
-    target_name: str
     target: Store
     first: Position
     last: Position | None
     source_tip: Position = START
     target_tip: Position = START
+    missing: Missing | None = None
 
     @property
     def end(self) -> Position:
@@ -110,8 +154,8 @@ class _Pair:
 
     def result(self, verdict: Verdict, findings: Sequence[Finding] = (), *, reason: str = "") -> Verified:
         return Verified(
-            self.source_name,
-            self.target_name,
+            self.comparison.source_name,
+            self.comparison.target_name,
             verdict,
             self.first,
             self.end,
@@ -119,87 +163,76 @@ class _Pair:
             self.target_tip,
             tuple(findings),
             reason,
+            self.missing,
         )
 
     async def look(self) -> Verified:
-        # The target first: then what it had, the source had too, unless the two differ.
-        self.target_tip = (await self.target.tip()).position
-        self.source_tip = (await self.source.tip()).position
-        if self.last is not None and min(self.source_tip, self.target_tip) < self.last:
-            behind = self.source_name if self.source_tip < self.last else self.target_name
-            return self.result(Verdict.UNKNOWN, reason=f"{behind} has not come to {self.last} yet")
-        if self.last is None and self.first > max(self.source_tip, self.target_tip, 1):
-            return self.result(Verdict.UNKNOWN, reason=f"neither has come to {self.first} yet")
-        differing: list[Position] = []
-        for start in range(self.first, self.end + 1, SEGMENT):
-            stop = Position(min(start + SEGMENT - 1, self.end))
-            await self._bisect(Position(start), stop, differing)
-        findings = list(await self._compare(differing))
+        await self._see_tips()
+        needed = self.first if self.last is None else self.last
+        if needed > 1 or self.last is not None:  # two empty logs are equal
+            if self.source_tip < needed:
+                return self._not_yet(self.comparison.source_name, needed)
+            if self.target_tip < needed:
+                return self._not_yet(self.comparison.target_name, needed)
+        findings = await self._compare()
         if self.last is None:
-            findings += await self._beyond()
+            findings += await self.comparison.beyond(self.source_tip, self.target_tip)
         return self._judged(findings)
+
+    def _not_yet(self, name: str, position: Position) -> Verified:
+        return self.result(Verdict.UNKNOWN, reason=f"{name} has not come to {position} yet")
 
     async def look_again(self, before: Verified) -> Verified:
         """What still differs, of what did. A target that was cut back since has nothing there any more."""
-        self.target_tip = (await self.target.tip()).position
-        self.source_tip = (await self.source.tip()).position
-        within = [f.position for f in before.findings if f.position <= self.end and f.kind is not Kind.STRAY]
-        findings = list(await self._compare(within))
+        await self._see_tips()
+        apart = (Kind.STRAY, Kind.REWRITTEN)
+        within = [f.position for f in before.findings if f.position <= self.end and f.kind not in apart]
+        findings = list(await self.comparison.at(within))
+        if any(f.kind is Kind.REWRITTEN for f in before.findings):
+            findings += [f for f in await self._compare() if f.kind is Kind.REWRITTEN]
         if self.last is None:
-            findings += await self._beyond()
+            findings += await self.comparison.beyond(self.source_tip, self.target_tip)
         return self._judged(findings)
+
+    async def _see_tips(self) -> None:
+        source, target = await self.comparison.tips()
+        self.source_tip, self.target_tip = source.position, target.position
+        self.missing = None
+        if target.position < source.position:
+            glance = await self.source.glance(target.position)
+            if glance.next_recorded_at is not None:
+                age_s = (glance.clock - glance.next_recorded_at).total_seconds()
+                self.missing = Missing(Position(target.position + 1), max(0.0, age_s))
+
+    async def _compare(self) -> list[Finding]:
+        """What differs in the range; and where it does not, but is not what was agreed on earlier either."""
+        noted = [
+            (self.comparison.source_name, {seal.last: seal for seal in await self.source.seals()}),
+            (self.comparison.target_name, {seal.last: seal for seal in await self.target.seals()}),
+        ]
+        findings: list[Finding] = []
+        pieces = list(self._pieces({last for _, seals in noted for last in seals}))
+        for few in (pieces[at : at + AT_ONCE] for at in range(0, len(pieces), AT_ONCE)):
+            values = await asyncio.gather(*(self.comparison.equal(*piece) for piece in few))
+            for (start, stop), value in zip(few, values, strict=True):
+                if value is None:
+                    room = MAX_REPORTED - len(findings)
+                    findings += await self.comparison.differing(start, stop, room)
+                elif start == segment_of(start)[1]:
+                    for name, seals in noted:
+                        if stop in seals and seals[stop].value != value:
+                            findings.append(Finding(start, Kind.REWRITTEN, node=name))
+        return findings
+
+    def _pieces(self, noted: set[Position]) -> Iterator[tuple[Position, Position]]:
+        """The range in segments, which are cut where the nodes have noted a part of one."""
+        start = self.first
+        while start <= self.end:
+            _, _, end = segment_of(start)
+            stop = min([*(last for last in noted if start <= last < end), end, self.end])
+            yield start, stop
+            start = Position(stop + 1)
 
     def _judged(self, findings: Sequence[Finding]) -> Verified:
         found = sorted(findings, key=lambda f: f.position)[:MAX_REPORTED]
         return self.result(Verdict.DIFF if found else Verdict.OK, found)
-
-    async def _bisect(self, first: Position, last: Position, found: list[Position]) -> None:
-        """Adds positions of the range that may differ, by halving it."""
-        if len(found) >= MAX_REPORTED:
-            return
-        ours, theirs = await asyncio.gather(self.source.digest(first, last), self.target.digest(first, last))
-        whole = last - first + 1
-        if ours.value == theirs.value and ours.count == theirs.count == whole:
-            return
-        if whole <= LEAF:
-            findings = await self._compare([Position(p) for p in range(first, last + 1)])
-            found.extend(f.position for f in findings)
-            return
-        middle = Position((first + last) // 2)
-        await self._bisect(first, middle, found)
-        await self._bisect(Position(middle + 1), last, found)
-
-    async def _compare(self, positions: Sequence[Position]) -> tuple[Finding, ...]:
-        """What differs at these positions. A hole on both sides is one on both: missing, for the source."""
-        ours, theirs = await asyncio.gather(_events(self.source, positions), _events(self.target, positions))
-        holes = set(positions) - {e.position for e in (*ours, *theirs)}
-        return (
-            *compare(ours, theirs, positions),
-            *(Finding(position, Kind.MISSING) for position in sorted(holes)),
-        )
-
-    async def _beyond(self) -> list[Finding]:
-        """Rows outside of the logs; and where the target's log begins that the source does not have."""
-        found = []
-        if self.target_tip > self.source_tip:
-            position = Position(self.source_tip + 1)
-            found.append(Finding(position, Kind.EXTRA, target=await self.target.at(position)))
-        for name, store in ((self.source_name, self.source), (self.target_name, self.target)):
-            found += [Finding(p, Kind.STRAY, node=name) for p in await store.strays(MAX_REPORTED)]
-        return found
-
-
-async def _events(store: Store, positions: Sequence[Position]) -> list[Event]:
-    """What a node holds at these positions, given in order; read in runs."""
-    events: list[Event] = []
-    wanted = set(positions)
-    runs: list[tuple[Position, Position]] = []
-    for position in positions:
-        if runs and position - runs[-1][1] <= LEAF:
-            runs[-1] = runs[-1][0], position
-        else:
-            runs.append((position, position))
-    for first, last in runs:
-        page = await store.log(Position(first - 1), 2 * (last - first + 1))
-        events += [e for e in page.events if e.position in wanted]
-    return events

@@ -42,7 +42,7 @@ async def test_who_the_members_are_is_read_after_it_was_asked() -> None:
         number = next(numbers)
         reading.set()
         await go.wait()
-        return Topology("shop", {}, "east", Epoch(number), None, ("a",))  # type: ignore[arg-type]
+        return Topology("shop", {}, "east", Epoch(number), None, ("a",), None)  # type: ignore[arg-type]
 
     decided = Decided(read)
     first = asyncio.create_task(decided.current())

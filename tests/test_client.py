@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -23,7 +24,7 @@ from chain.errors import (
 )
 from chain.event import EMPTY, Appended, Epoch, Expect, Expected, NewEvent, Position, Tip
 from chain.memory import MemoryStore
-from chain.store import Identity, NodeState, Page, Progress, Role
+from chain.store import Ground, Identity, NodeState, Page, Progress, Role
 from chain.topology import Topology
 from tests.conformance.stores import CHAIN, ONE, START, TWO, MemoryStores, copy, event, events, follower, head
 
@@ -104,7 +105,9 @@ class Shop:
     async def topology(self) -> Topology:
         if self.registry_down:
             raise Unavailable("the registry is down")
-        return Topology(CHAIN, REGIONS, "east", ONE, uuid4(), self.order)
+        return Topology(
+            CHAIN, REGIONS, "east", ONE, uuid4(), self.order, Ground(EMPTY, datetime(2026, 1, 1, tzinfo=UTC))
+        )
 
     @asynccontextmanager
     async def client(

@@ -109,7 +109,7 @@ class TestAGoodFile:
 
     def test_what_is_left_out_takes_its_default(self, load: Load) -> None:
         config = load(good("links:\n  idle: 2s\n", ""))
-        assert config.links.batch_bytes == 8 * 1024**2
+        assert config.links.batch_bytes == 4 * 1024**2
         assert config.links.batch_events == 50_000
         assert (config.links.idle, config.links.timeout) == (1.0, 10.0)
         assert (config.client.deadline, config.client.group_events) == (30.0, 4096)
@@ -435,10 +435,30 @@ class TestPrecedence:
                         "every",
                     ),
                 ),
+                ("verify", ("http", "user", "password_file", "every", "again", "share", "stale")),
+                ("verify", ("latency_objective", "window", "canary")),
             )
             for key in fields
         } | {"drills"}
         assert {".".join(loc) for loc in OVERRIDES.values()} == expected
+
+
+class TestVerifiersOwnUser:
+    def test_a_verifier_has_the_user_and_password_that_are_its_own(self, load: Load, tmp_path: Path) -> None:
+        (tmp_path / "verifier").write_text("secret\n")
+        config = load(f"{GOOD}\nverify: {{user: reader, password_file: verifier}}\n")
+        for dsn in (config.registry.dsn, config.nodes[0].dsn):
+            assert "//reader:secret@" in config.verify.login(dsn).reveal()
+        assert "secret" not in repr(config) + str(show(config))
+
+    def test_without_one_it_is_who_everyone_is(self, load: Load) -> None:
+        dsn = load(GOOD).nodes[0].dsn
+        assert load(GOOD).verify.login(dsn) == dsn
+
+    def test_a_password_without_a_user_is_refused(self, load: Load, tmp_path: Path) -> None:
+        (tmp_path / "verifier").write_text("secret\n")
+        with pytest.raises(BadConfig, match="password_file needs a user"):
+            load(f"{GOOD}\nverify: {{password_file: verifier}}\n")
 
 
 class TestNodesAreDistinct:

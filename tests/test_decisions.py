@@ -54,12 +54,14 @@ from chain.decisions import (
     evolve,
 )
 from chain.errors import BadInput, Busy, Corrupt, Refused
-from chain.event import Epoch, Event, NewEvent, Position, Revision
+from chain.event import Epoch, Event, NewEvent, Position, Revision, Tip
+from chain.store import Ground
 from chain.topology import Approval, Run, RunStep, Topology
 
 REGIONS = {"east-1": "east", "west-1": "west", "east-2": "east"}
 FIRST, RUN, OTHER_RUN, PROMOTION = (UUID(int=n) for n in range(1, 5))
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
+GROUND = Ground(Tip(Position(7), Epoch(1)), DAY)
 
 
 def stored(event: NewEvent, revision: int = 0, at: datetime = DAY) -> Event:
@@ -91,7 +93,7 @@ def recorded(topology: Topology | None, decision: Decision, at: datetime = DAY) 
     return evolve(topology, decode(event), event.revision, event.recorded_at)
 
 
-SHOP = after(None, create_chain("shop", REGIONS, FIRST))
+SHOP = after(None, create_chain("shop", REGIONS, FIRST, GROUND))
 OPERATED = after(SHOP, start_run(RUN, "switchover", {"node": "west-1"}, "ada"))
 JOINING = after(OPERATED, start_join("west-2", "west", run=RUN))
 
@@ -104,15 +106,15 @@ class TestCreation:
         assert SHOP.began is None
 
     def test_a_chain_is_created_once(self) -> None:
-        assert create_chain("shop", {"other": "south"}, PROMOTION)(SHOP) == ()
+        assert create_chain("shop", {"other": "south"}, PROMOTION, GROUND)(SHOP) == ()
 
     def test_a_chain_needs_a_node(self) -> None:
         with pytest.raises(BadInput, match="at least one node"):
-            create_chain("shop", {}, FIRST)(None)
+            create_chain("shop", {}, FIRST, GROUND)(None)
 
     def test_nothing_is_decided_about_a_chain_that_is_not_there(self) -> None:
         for command in (
-            grant(Epoch(1), PROMOTION, "east-1", run=None),
+            grant(Epoch(1), PROMOTION, "east-1", GROUND, run=None),
             begin_reign(Epoch(1), FIRST, Position(1)),
             start_join("a", "b", run=RUN),
             start_run(RUN, "switchover", {}, "ada"),
@@ -128,61 +130,67 @@ class TestCreation:
 
 class TestGrant:
     def test_the_head_moves_to_the_front_and_the_rest_keep_their_order(self) -> None:
-        granted = after(OPERATED, grant(Epoch(2), RUN, "east-2", run=RUN))
+        granted = after(OPERATED, grant(Epoch(2), RUN, "east-2", GROUND, run=RUN))
         assert granted.order == ("east-2", "east-1", "west-1")
         assert (granted.epoch, granted.promotion, granted.began) == (2, RUN, None)
+        assert granted.ground == GROUND
 
     def test_the_lost_head_is_outside_from_the_grant_on(self) -> None:
-        granted = after(OPERATED, grant(Epoch(2), RUN, "west-1", run=RUN, detach=("east-1",)))
+        granted = after(OPERATED, grant(Epoch(2), RUN, "west-1", GROUND, run=RUN, detach=("east-1",)))
         assert granted.order == ("west-1", "east-2")
         assert granted.detached == ("east-1",)
 
     def test_joining_nodes_survive_a_grant(self) -> None:
-        granted = after(JOINING, grant(Epoch(2), RUN, "west-1", run=RUN))
+        granted = after(JOINING, grant(Epoch(2), RUN, "west-1", GROUND, run=RUN))
         assert granted.joining == ("west-2",)
         assert granted.upstream("west-2") == "east-2"
 
     def test_asked_again_for_what_was_granted_there_is_nothing_to_do(self) -> None:
-        ask = grant(Epoch(2), RUN, "west-1", run=RUN)
+        ask = grant(Epoch(2), RUN, "west-1", GROUND, run=RUN)
         granted = after(OPERATED, ask)
         assert ask(granted) == ()
         assert ask(after(granted, finish_run(RUN, "done"))) == ()
 
+    def test_what_it_was_granted_on_stays(self) -> None:
+        granted = after(OPERATED, grant(Epoch(2), RUN, "west-1", GROUND, run=RUN))
+        elsewhere = Ground(Tip(Position(8), Epoch(1)), DAY)
+        assert after(granted, grant(Epoch(2), RUN, "west-1", elsewhere, run=RUN)).ground == GROUND
+
     def test_an_epoch_is_granted_once(self) -> None:
-        granted = after(OPERATED, grant(Epoch(2), RUN, "west-1", run=RUN))
+        granted = after(OPERATED, grant(Epoch(2), RUN, "west-1", GROUND, run=RUN))
         for promotion, head in ((PROMOTION, "west-1"), (RUN, "east-2"), (PROMOTION, "east-1")):
             with pytest.raises(Refused, match="can't be granted: the chain is in epoch 2, with head west-1"):
-                grant(Epoch(2), promotion, head, run=RUN)(granted)
+                grant(Epoch(2), promotion, head, GROUND, run=RUN)(granted)
 
     @pytest.mark.parametrize("epoch", [-1, 0, 1, 3, 100])
     def test_only_the_next_epoch_is_granted(self, epoch: int) -> None:
         with pytest.raises(Refused, match="can't be granted"):
-            grant(Epoch(epoch), PROMOTION, "west-1", run=RUN)(OPERATED)
+            grant(Epoch(epoch), PROMOTION, "west-1", GROUND, run=RUN)(OPERATED)
 
     def test_only_a_member_becomes_head(self) -> None:
         for stranger in ("west-2", "north-1"):
             with pytest.raises(Refused, match="no member"):
-                grant(Epoch(2), RUN, stranger, run=RUN)(JOINING)
+                grant(Epoch(2), RUN, stranger, GROUND, run=RUN)(JOINING)
 
     def test_a_head_that_asks_is_granted_an_epoch_when_no_run_is_under_way(self) -> None:
-        granted = after(SHOP, grant(Epoch(2), PROMOTION, "east-1", run=None))
+        granted = after(SHOP, grant(Epoch(2), PROMOTION, "east-1", GROUND, run=None))
         assert (granted.epoch, granted.promotion, granted.order) == (2, PROMOTION, SHOP.order)
 
     def test_a_run_that_moves_the_head_is_not_overtaken_by_the_head_itself(self) -> None:
         for step in ("fence-head", "fence-head-if-reachable", "end-lease", "fence-others", "grant-epoch"):
             moving = after(OPERATED, start_step(RUN, step))
             with pytest.raises(Busy, match="begun by ada"):
-                grant(Epoch(2), PROMOTION, "east-1", run=None)(moving)
+                grant(Epoch(2), PROMOTION, "east-1", GROUND, run=None)(moving)
 
     def test_a_run_that_has_not_come_so_far_keeps_no_head_from_going_on(self) -> None:
         for begun in (OPERATED, after(OPERATED, start_step(RUN, "begin-join"))):
-            assert after(begun, grant(Epoch(2), PROMOTION, "east-1", run=None)).epoch == 2
+            assert after(begun, grant(Epoch(2), PROMOTION, "east-1", GROUND, run=None)).epoch == 2
 
     def test_another_run_or_one_that_has_ended_is_granted_nothing(self) -> None:
         with pytest.raises(Busy):
-            grant(Epoch(2), OTHER_RUN, "west-1", run=OTHER_RUN)(OPERATED)
+            grant(Epoch(2), OTHER_RUN, "west-1", GROUND, run=OTHER_RUN)(OPERATED)
         with pytest.raises(Refused, match="has ended"):
-            grant(Epoch(2), RUN, "west-1", run=RUN)(SHOP)
+            grant(Epoch(2), RUN, "west-1", GROUND, run=RUN)(SHOP)
 
 
 class TestReign:
@@ -192,7 +200,7 @@ class TestReign:
         assert begin_reign(Epoch(1), FIRST, Position(9))(begun) == ()
 
     def test_a_reign_that_was_overtaken_does_not_begin(self) -> None:
-        granted = after(SHOP, grant(Epoch(2), PROMOTION, "east-1", run=None))
+        granted = after(SHOP, grant(Epoch(2), PROMOTION, "east-1", GROUND, run=None))
         assert begin_reign(Epoch(1), FIRST, Position(1))(granted) == ()
 
     def test_a_reign_of_another_promotion_does_not_begin(self) -> None:
@@ -200,7 +208,7 @@ class TestReign:
 
     def test_a_new_epoch_has_not_begun(self) -> None:
         begun = after(SHOP, begin_reign(Epoch(1), FIRST, Position(1)))
-        assert after(begun, grant(Epoch(2), PROMOTION, "east-1", run=None)).began is None
+        assert after(begun, grant(Epoch(2), PROMOTION, "east-1", GROUND, run=None)).began is None
 
 
 class TestMembers:
@@ -219,7 +227,7 @@ class TestMembers:
         heard = after(JOINING, hear_join("west-2", Epoch(1)))
         assert heard.heard == ("west-2",)
         assert hear_join("west-2", Epoch(1))(heard) == ()
-        assert after(heard, grant(Epoch(2), RUN, "west-1", run=RUN)).heard == ()
+        assert after(heard, grant(Epoch(2), RUN, "west-1", GROUND, run=RUN)).heard == ()
         assert after(heard, detach("west-2", run=RUN)).heard == ()
 
     def test_a_node_joins_once(self) -> None:
@@ -270,7 +278,7 @@ class TestRun:
     def test_a_run_asks_for_the_next_epoch_fixed_at_its_start(self) -> None:
         assert OPERATED.run is not None
         assert OPERATED.run.epoch == 2
-        granted = after(OPERATED, grant(Epoch(2), RUN, "west-1", run=RUN))
+        granted = after(OPERATED, grant(Epoch(2), RUN, "west-1", GROUND, run=RUN))
         assert granted.run is not None
         assert granted.run.epoch == 2
 
@@ -350,11 +358,11 @@ class TestAutomation:
     def test_a_pause_stops_no_run_and_no_grant(self) -> None:
         paused = after(OPERATED, pause_automation("ada", ""))
         assert paused.run == OPERATED.run
-        moved = after(paused, grant(Epoch(2), RUN, "west-1", run=RUN), finish_run(RUN, "done"))
+        moved = after(paused, grant(Epoch(2), RUN, "west-1", GROUND, run=RUN), finish_run(RUN, "done"))
         assert (moved.head, moved.paused) == ("west-1", "by ada")
 
 
-LOSS = grant(Epoch(2), RUN, "west-1", run=RUN, detach=("east-1",))
+LOSS = grant(Epoch(2), RUN, "west-1", GROUND, run=RUN, detach=("east-1",))
 
 
 class TestFailedOver:
@@ -362,9 +370,9 @@ class TestFailedOver:
         assert after(OPERATED, LOSS, at=DAY).failed_over_at == DAY
 
     def test_a_head_that_stays_in_the_chain_was_not(self) -> None:
-        assert after(OPERATED, grant(Epoch(2), RUN, "west-1", run=RUN)).failed_over_at is None
-        assert after(SHOP, grant(Epoch(2), PROMOTION, "east-1", run=None)).failed_over_at is None
-        other_out = grant(Epoch(2), RUN, "west-1", run=RUN, detach=("east-2",))
+        assert after(OPERATED, grant(Epoch(2), RUN, "west-1", GROUND, run=RUN)).failed_over_at is None
+        assert after(SHOP, grant(Epoch(2), PROMOTION, "east-1", GROUND, run=None)).failed_over_at is None
+        other_out = grant(Epoch(2), RUN, "west-1", GROUND, run=RUN, detach=("east-2",))
         assert after(OPERATED, other_out).failed_over_at is None
 
     def test_what_comes_after_does_not_change_it_but_the_next_failover(self) -> None:
@@ -375,13 +383,13 @@ class TestFailedOver:
             start_join("east-1", "east", run=RUN),
             hear_join("east-1", Epoch(2)),
             finish_join("east-1", run=RUN),
-            grant(Epoch(3), RUN, "east-2", run=RUN),
+            grant(Epoch(3), RUN, "east-2", GROUND, run=RUN),
             finish_run(RUN, "done"),
             at=DAY + timedelta(hours=1),
         )
         assert (later.head, later.failed_over_at) == ("east-2", DAY)
         again = after(later, start_run(OTHER_RUN, "failover", {}, "bob"))
-        dropped = grant(Epoch(4), OTHER_RUN, "west-1", run=OTHER_RUN, detach=("east-2",))
+        dropped = grant(Epoch(4), OTHER_RUN, "west-1", GROUND, run=OTHER_RUN, detach=("east-2",))
         noon = DAY + timedelta(hours=12)
         assert after(again, dropped, at=noon).failed_over_at == noon
 
@@ -456,9 +464,16 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     max_leaves=6,
 )
 RESULTS = st.dictionaries(NAMES, JSON, max_size=3)
+GROUNDS = st.builds(
+    Ground,
+    st.builds(Tip, NUMBERS, NUMBERS),
+    st.datetimes(timezones=st.just(UTC), min_value=datetime(1970, 1, 1)),
+)
 KINDS: dict[type[Decision], st.SearchStrategy[Decision]] = {
-    ChainCreated: st.builds(ChainCreated, NAMES, st.dictionaries(NAMES, NAMES, min_size=1), st.uuids()),
-    EpochGranted: st.builds(EpochGranted, NUMBERS, st.uuids(), TUPLES, TUPLES),
+    ChainCreated: st.builds(
+        ChainCreated, NAMES, st.dictionaries(NAMES, NAMES, min_size=1), st.uuids(), GROUNDS
+    ),
+    EpochGranted: st.builds(EpochGranted, NUMBERS, st.uuids(), TUPLES, TUPLES, GROUNDS),
     ReignBegan: st.builds(ReignBegan, NUMBERS, NUMBERS),
     JoinStarted: st.builds(JoinStarted, NAMES, NAMES),
     JoinHeard: st.builds(JoinHeard, NAMES, NUMBERS),
@@ -500,7 +515,7 @@ class TestStream:
 
     def test_a_chain_that_is_created_twice_is_corrupt(self) -> None:
         with pytest.raises(Corrupt, match="second ChainCreated"):
-            evolve(SHOP, ChainCreated("shop", REGIONS, PROMOTION), Revision(1))
+            evolve(SHOP, ChainCreated("shop", REGIONS, PROMOTION, GROUND), Revision(1))
 
     def test_a_step_outside_a_run_is_corrupt(self) -> None:
         with pytest.raises(Corrupt, match="outside a run"):
@@ -566,7 +581,7 @@ class Operators(RuleBasedStateMachine):
     )
     def grant(self, ahead: int, node: str, run: UUID | None, lost: str | None, nth: int) -> None:
         epoch, out = Epoch(self.topology.epoch + ahead), () if lost is None else (lost,)
-        self.ask(grant(epoch, uuid5(PROMOTION, f"{epoch}/{nth}"), node, run=run, detach=out))
+        self.ask(grant(epoch, uuid5(PROMOTION, f"{epoch}/{nth}"), node, GROUND, run=run, detach=out))
 
     @rule(position=st.integers(1, 9))
     def begin_reign(self, position: int) -> None:

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.config import AutomationConfig
-from chain.event import Epoch, Position, Tip
-from chain.store import NodeState, Role
+from chain.event import EMPTY, Epoch, Position, Tip
+from chain.store import Ground, NodeState, Role
 from chain.topology import Run, RunStep, Topology
 from failover.diagnosis import Candidate, Diagnosis, Follower, Head, Unfinished, diagnose
 from failover.observer import Picture, Sight
@@ -29,7 +29,7 @@ POLICY = AutomationConfig(policy="automatic", loss_events=100)
 """Besides: 60 s behind at most, 300 s to cool down, 30 s until a follower is lost."""
 ORDER = ("east-1", "west-1", "east-2")
 REGIONS = {"east-1": "east", "west-1": "west", "east-2": "east"}
-TOPOLOGY = Topology("shop", REGIONS, "east", EPOCH, UUID(int=1), ORDER)
+TOPOLOGY = Topology("shop", REGIONS, "east", EPOCH, UUID(int=1), ORDER, Ground(EMPTY, CLOCK))
 PREPARED = RunStep("choose-candidate", {"node": "west-1"})
 
 

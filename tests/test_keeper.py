@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import inf
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from chain.commands import create_chain
-from chain.errors import LeaseLost, Refused, Unavailable
-from chain.event import Epoch
+from chain.commands import create_chain, grant, start_run
+from chain.errors import LeaseLost, Refused, StaleLink, Unavailable
+from chain.event import Epoch, Expect, NewEvent, Position, Tip
 from chain.lease import NOBODY, Lease, Terms
 from chain.memory import MemoryLeases, MemoryLocks, MemoryStore
 from chain.registry import Registry
-from chain.store import Identity, Role
+from chain.store import Ground, Identity, Role
 from chain.tasks import end
 from replicator.keeper import Keeper, Keeping, take_up
 
@@ -105,8 +106,15 @@ class World:
             await self.nodes[name].follow_upstream(ONE, "a", Role.MIDDLE)
         await self.registry.open()
         regions = {"a": "east", "b": "west", "c": "east"}
-        await self.registry.decide(create_chain(CHAIN, regions, FIRST), by="a test")
+        ground = (await self.head.state()).ground
+        await self.registry.decide(create_chain(CHAIN, regions, FIRST, ground), by="a test")
         await take_up(self.registry, self.head, "a", ONE, FIRST, terms)
+
+    async def grant(self, epoch: Epoch, node: str, ground: Ground) -> UUID:
+        run = uuid4()
+        await self.registry.decide(start_run(run, "switchover", {}, "a test"), by="a test")
+        await self.registry.decide(grant(epoch, run, node, ground, run=run), by="a test")
+        return run
 
     async def renew(self) -> None:
         await self.keeper.renew()
@@ -205,10 +213,13 @@ async def test_a_lease_that_was_taken_is_lost_for_good(
 
 async def test_a_newer_reign_may_take_it_from_anyone_before(world: World) -> None:
     await world.registry.take_lease(TWO, NOBODY, 0.4, await world.record())
-    b = world.nodes["b"]
-    await take_up(world.registry, b, "b", TWO, uuid4(), TERMS)
-    assert (await b.state()).lease_left_s == pytest.approx(0.3)
     with pytest.raises(LeaseLost):
+        await take_up(world.registry, world.head, "a", ONE, FIRST, TERMS)
+    b = world.nodes["b"]
+    promotion = await world.grant(TWO, "b", (await b.state()).ground)
+    await take_up(world.registry, b, "b", TWO, promotion, TERMS)
+    assert (await b.state()).lease_left_s == pytest.approx(0.3)
+    with pytest.raises(StaleLink, match="the chain is in epoch 2 now"):
         await take_up(world.registry, world.head, "a", ONE, FIRST, TERMS)
 
 
@@ -331,6 +342,18 @@ async def test_a_reign_that_is_on_record_is_not_begun_a_second_time(world: World
         await take_up(world.registry, gone, "a", ONE, FIRST, TERMS)
     assert (await gone.state()).role is not Role.HEAD
     await take_up(world.registry, world.head, "a", ONE, FIRST, TERMS)
+
+
+async def test_an_epoch_is_taken_up_only_where_it_was_granted(world: World) -> None:
+    """A log that went back would give the place of its lost promotion to another event."""
+    ground = (await world.head.state()).ground
+    longer = replace(ground, tip=Tip(Position(ground.tip.position + 1), ONE))
+    promotion = await world.grant(TWO, "a", longer)
+    with pytest.raises(StaleLink, match="was granted epoch 2 at 2@1"):
+        await take_up(world.registry, world.head, "a", TWO, promotion, TERMS)
+    assert await world.head.tip() == ground.tip
+    await world.head.add("s", Expect.ANY, [NewEvent("T")])
+    await take_up(world.registry, world.head, "a", TWO, promotion, TERMS)
 
 
 # When its time is over.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -50,8 +49,7 @@ def dead(event: Event = PURCHASE) -> DeadEvent:
 def recorded(events: Sequence[NewEvent]) -> list[Event]:
     """The events as the stream `$ledger` of a log that goes on behind the fork."""
     return [
-        replace(
-            PURCHASE,
+        PURCHASE._replace(
             position=Position(100 + n),
             epoch=Epoch(4),
             stream=LEDGER_STREAM,
@@ -102,7 +100,7 @@ class TestKeeping:
 
     def test_its_data_is_the_entrys_data_byte_for_byte(self) -> None:
         bytes_ = b"\xff\xfe\x00 no text"
-        record, _ = entry_event(dead(replace(PURCHASE, data=bytes_, metadata=bytes_)))
+        record, _ = entry_event(dead(PURCHASE._replace(data=bytes_, metadata=bytes_)))
         assert record.data == bytes_
 
     @given(events)
@@ -112,16 +110,16 @@ class TestKeeping:
         assert first[0].id == first[1] != event.id
 
     def test_two_deaths_of_one_event_are_two_entries(self) -> None:
-        second = replace(PURCHASE, epoch=Epoch(4), position=Position(50))
+        second = PURCHASE._replace(epoch=Epoch(4), position=Position(50))
         assert entry_event(dead())[1] != entry_event(dead(second))[1]
 
     def test_entries_are_in_the_order_in_which_they_were_kept(self) -> None:
-        dying = [replace(PURCHASE, id=new_id(), position=Position(41 + n)) for n in range(5)]
+        dying = [PURCHASE._replace(id=new_id(), position=Position(41 + n)) for n in range(5)]
         found = ledger(*(entry_event(dead(event))[0] for event in dying))
         assert [entry.event for entry in found] == dying
 
     def test_geochains_own_events_are_kept_and_known_as_such(self) -> None:
-        assert kept(replace(PURCHASE, stream=EPOCH_STREAM))[1].is_system
+        assert kept(PURCHASE._replace(stream=EPOCH_STREAM))[1].is_system
         assert not kept()[1].is_system
 
     def test_what_the_dead_branch_had_in_its_own_ledger_goes_in_as_what_it_was(self) -> None:
@@ -167,7 +165,7 @@ class TestDeciding:
 
     def test_a_decision_touches_its_own_entry_only(self) -> None:
         record, entry = kept()
-        other, _ = kept(replace(PURCHASE, id=new_id(), position=Position(42)))
+        other, _ = kept(PURCHASE._replace(id=new_id(), position=Position(42)))
         states = [e.state for e in ledger(record, other, discarded_event(entry, "no", "ada"))]
         assert states == [EntryState.DISCARDED, EntryState.OPEN]
 
@@ -209,7 +207,7 @@ class TestFinding:
         assert "ledger list" in caught.value.hint
 
     def test_a_beginning_that_fits_two_is_not_guessed_at(self) -> None:
-        other = replace(PURCHASE, id=UUID("0189aaaa-0000-7000-8000-000000000002"))
+        other = PURCHASE._replace(id=UUID("0189aaaa-0000-7000-8000-000000000002"))
         entries = [kept()[1], kept(other)[1]]
         with pytest.raises(BadInput, match="2 entries begin with '0189'"):
             find(entries, "0189")

@@ -15,7 +15,8 @@ from chain.memory import MemoryStore
 from chain.store import Identity, Role, Store
 from chain.tasks import end
 from chain.topology import Follow
-from replicator.link import Link, LinkState, Pace
+from replicator.link import Link, LinkState
+from replicator.read_ahead import Pace
 from replicator.salvage import Salvage
 
 ONE, TWO, THREE = Epoch(1), Epoch(2), Epoch(3)
@@ -208,3 +209,30 @@ async def test_a_ledger_that_is_lost_with_its_head_is_written_again_on_the_next(
     await c.promote(THREE, uuid4())
     assert await salvage.publish("c", THREE) == 3
     assert len(fold((await c.get(LEDGER_STREAM)).events)) == 3
+
+
+async def test_entries_that_came_back_on_a_branch_that_dies_too_are_written_again() -> None:
+    """The node lets go of what it kept, hears of another epoch, and only then loses the entries for it."""
+    a, b, c = await head("a"), await follower("b", "a"), await follower("c", "b")
+    await write(a, 2)
+    await copy_all(a, b)
+    await c.follow_upstream(ONE, "b", Role.TAIL)
+    await copy_all(b, c)
+    await write(a, 3, b"dead")
+    await b.promote(TWO, uuid4())
+    await a.follow_upstream(TWO, "b", Role.TAIL)
+    await copy_all(b, a, TWO)
+    salvage = Salvage("a", a, {"b": b, "c": c}.__getitem__)
+    assert await salvage.publish("b", TWO) == 3
+    await copy_all(b, a, TWO)
+    await c.promote(THREE, uuid4())  # which has nothing of epoch 2
+    await a.follow_upstream(THREE, "c", Role.TAIL)
+    assert await salvage.publish("c", THREE) == 0
+    assert await a.dead_branch() == ()
+
+    await copy_all(c, a, THREE)
+    assert await salvage.publish("c", THREE) == 4  # the entries, and the promotion that lay before them
+    await copy_all(c, a, THREE)
+    await salvage.publish("c", THREE)
+    assert await a.dead_branch() == ()
+    assert [e.event.data for e in fold((await a.get(LEDGER_STREAM)).events).values()].count(b"dead") == 3

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,8 @@ import pytest
 
 from chain.errors import BadInput, Unavailable
 from failover.local import processes
-from failover.local.postgres import LocalPostgres, NoPostgres, PortTaken
+from failover.local.postgres import LocalPostgres, PortTaken
+from failover.local.programs import NoPostgres
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run Postgres as another account")
 
@@ -71,6 +73,18 @@ def wait_dead(pid: int) -> None:
     while processes.alive(pid):
         assert time.monotonic() < until, f"{pid} is still alive"
         time.sleep(0.001)
+
+
+def test_a_port_that_was_given_out_is_given_to_nobody_else_and_a_server_can_take_it() -> None:
+    ours = {processes.free_port() for _ in range(100)}
+    for _ in range(3000):
+        with socket.socket() as stranger:
+            stranger.bind(("127.0.0.1", 0))
+            assert stranger.getsockname()[1] not in ours
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", ours.pop()))
+        server.listen()
 
 
 async def test_a_server_starts_once_and_stops_for_good(server: LocalPostgres) -> None:

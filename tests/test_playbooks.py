@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import failover.playbook
 from chain.errors import BadFile, BadInput
+from failover.document import MAX_BYTES
 from failover.playbook import (
-    MAX_BYTES,
     Playbook,
     lint,
     load_playbook,
@@ -465,7 +465,7 @@ class TestYaml:
         ],
     )
     def test_nothing_in_it_stands_for_something_else(self, text: str) -> None:
-        assert fault(text) == "move.yaml:1: anchors, aliases and tags are not read in playbooks"
+        assert fault(text) == "move.yaml:1: anchors, aliases and tags are not read here"
 
     @pytest.mark.parametrize(
         "tagged",
@@ -486,7 +486,7 @@ class TestYaml:
     )
     def test_a_tag_makes_nothing(self, tagged: str) -> None:
         said = fault(good("Moves something.", tagged))
-        assert said == "move.yaml:2: anchors, aliases and tags are not read in playbooks"
+        assert said == "move.yaml:2: anchors, aliases and tags are not read here"
 
     @pytest.mark.parametrize("escape", ['"\\UFFFFFFFF"', '"\\uD800"'])
     def test_an_escape_of_no_character(self, escape: str) -> None:
@@ -504,9 +504,9 @@ class TestYaml:
         assert faults(GOOD + "#" * (MAX_BYTES - len(GOOD))) == []
         assert (
             fault(GOOD + "#" * (MAX_BYTES - len(GOOD) + 1))
-            == "move.yaml:1: a playbook has at most 65,536 bytes"
+            == "move.yaml:1: a document has at most 65,536 bytes"
         )
-        assert fault("ä" * (MAX_BYTES // 2 + 1)).startswith("move.yaml:1: a playbook has at most")
+        assert fault("ä" * (MAX_BYTES // 2 + 1)).startswith("move.yaml:1: a document has at most")
 
     @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? ", "[{a: "])
     def test_deep_nesting_ends_at_once(self, opening: str) -> None:

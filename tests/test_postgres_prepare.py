@@ -65,7 +65,7 @@ async def test_changed_functions_are_loaded_again_and_locked_down(
     assert (await store.fence(ONE)).position == 1
     unpinned = await behind.fetch(
         "select proname from pg_proc where pronamespace = 'chain'::regnamespace"
-        " and not 'search_path=pg_catalog, pg_temp' = any(coalesce(proconfig, '{}'))"
+        " and prokind = 'f' and not 'search_path=pg_catalog, pg_temp' = any(coalesce(proconfig, '{}'))"
     )
     assert unpinned == []
 

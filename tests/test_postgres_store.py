@@ -13,11 +13,11 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from chain.errors import ChainError, Corrupt, OutcomeUnknown, Restarted, Unavailable
+from chain.errors import ChainError, Corrupt, OutcomeUnknown, Restarted, StaleLink, Unavailable
 from chain.event import Appended, Epoch, Expect, NewEvent, Position, Revision
 from chain.postgres import PostgresStore
 from chain.postgres.sessions import Connection
-from chain.store import Identity
+from chain.store import Identity, Role
 from failover.local import processes
 from failover.local.postgres import LocalPostgres
 from tests.conformance.stores import CHAIN, ONE, TWO, event, events, whole
@@ -39,10 +39,11 @@ async def own_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 async def _head(server: LocalPostgres, *, timeout_s: float = 10.0) -> tuple[PostgresStore, str]:
     dsn = await new_database(server)
-    store = PostgresStore(dsn, name="a", timeout_s=timeout_s)
-    await store.prepare(Identity(CHAIN, "a"))
-    await store.promote(ONE, uuid4())
-    return store, dsn
+    patient = PostgresStore(dsn, name="a")
+    await patient.prepare(Identity(CHAIN, "a"))
+    await patient.promote(ONE, uuid4())
+    await patient.close()
+    return PostgresStore(dsn, name="a", timeout_s=timeout_s), dsn
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +283,7 @@ async def test_appends_stay_fast_while_a_new_log_grows(head: Head) -> None:
             )
         ):
             await asyncio.sleep(0.05)
-    assert counts["seq_scan"] <= 3  # `analyze`, and what made the table
+    assert counts["seq_scan"] <= 4  # `analyze`, and what made the table and its indexes
 
 
 # SQL, without us.
@@ -349,10 +350,10 @@ async def test_no_session_can_make_an_append_or_a_fence_less_durable(
     for call in (
         "select chain.append('s', -2, '{00000000-0000-0000-0000-000000000001}', '{T}', '{x}', '{x}')",
         "select chain.fence(1)",
-        "select chain.promote(2, gen_random_uuid(), '', null)",
+        "select chain.promote(2, gen_random_uuid(), '', null, null, null, null)",
         "select chain.detach(3)",
         "select chain.follow_upstream(3, 'b', 'tail')",
-        "select chain.apply_begin(3, 'b', 3, 2)",
+        "select chain.apply_begin(3, 'b', 3, 2, true)",
     ):
         async with behind.transaction():
             await behind.execute(call)
@@ -360,10 +361,34 @@ async def test_no_session_can_make_an_append_or_a_fence_less_durable(
             assert await behind.fetchval("show synchronous_commit") == "on", call
 
 
+async def test_a_branch_that_waits_to_be_given_up_holds_up_nobody(head: Head) -> None:
+    """It waits for a verifier that reads a segment; meanwhile the node hears of epochs and takes fences."""
+    await head.store.follow_upstream(TWO, "b", Role.TAIL)
+    tip = await head.store.tip()
+    async with head.behind.transaction():
+        await head.behind.execute("lock table chain.segment in row exclusive mode")  # as chain.seal does
+        giving_up = asyncio.create_task(head.store.give_up(Position(0), tip, TWO, "b"))
+        await until_waiting(head.behind)
+        async with asyncio.timeout(5):
+            await head.store.fence(Epoch(3))
+        assert not giving_up.done()
+    with pytest.raises(StaleLink):  # what was decided meanwhile holds
+        await giving_up
+    assert await head.store.tip() == tip
+
+
+async def until_waiting(behind: Connection) -> None:
+    async with asyncio.timeout(5):
+        while not await behind.fetchval(
+            "select exists (select from pg_locks where not granted and relation = 'chain.segment'::regclass)"
+        ):
+            await asyncio.sleep(0.01)
+
+
 async def test_nobody_applies_with_no_upstream(head: Head) -> None:
     behind = head.behind
     with pytest.raises(asyncpg.PostgresError) as refusal:
-        await behind.execute("select chain.apply_begin(1, null, 1, 1)")
+        await behind.execute("select chain.apply_begin(1, null, 1, 1, true)")
     assert refusal.value.sqlstate == "GC007"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -10,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.errors import BadInput
-from chain.event import Epoch, Position
-from chain.store import Role
+from chain.event import Epoch, Position, Tip
+from chain.store import Ground, Role
 from chain.topology import Follow, Lead, Rest, Topology, assignment, frozen
 
 PROMOTION = UUID(int=7)
+GROUND = Ground(Tip(Position(9), Epoch(2)), datetime(2026, 1, 1, tzinfo=UTC))
 NODES = ("east-1", "west-1", "east-2", "west-2", "east-3")
 
 SHOP = Topology(
@@ -24,6 +26,7 @@ SHOP = Topology(
     epoch=Epoch(3),
     promotion=PROMOTION,
     order=("east-1", "west-1", "east-2"),
+    ground=GROUND,
     joining=("west-2",),
 )
 
@@ -38,11 +41,11 @@ def topologies(draw: st.DrawFn) -> Topology:
 
 class TestAssignment:
     def test_the_first_leads_in_the_epoch_it_was_granted(self) -> None:
-        assert assignment(SHOP, "east-1") == Lead(Epoch(3), PROMOTION, began=False)
+        assert assignment(SHOP, "east-1") == Lead(Epoch(3), PROMOTION, GROUND, began=False)
 
     def test_a_head_is_told_whether_its_reign_was_taken_up_before(self) -> None:
         begun = replace(SHOP, began=Position(10))
-        assert assignment(begun, "east-1") == Lead(Epoch(3), PROMOTION, began=True)
+        assert assignment(begun, "east-1") == Lead(Epoch(3), PROMOTION, GROUND, began=True)
 
     def test_a_middle_follows_the_node_before_it(self) -> None:
         assert assignment(SHOP, "west-1") == Follow(Epoch(3), "east-1", Role.MIDDLE)

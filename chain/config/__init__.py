@@ -19,6 +19,7 @@ from chain.config.models import (
     LinksConfig,
     NodeConfig,
     RegistryConfig,
+    VerifyConfig,
     show,
 )
 from chain.config.schema import config_schema
@@ -34,6 +35,7 @@ __all__ = [
     "LinksConfig",
     "NodeConfig",
     "RegistryConfig",
+    "VerifyConfig",
     "config_schema",
     "load_config",
     "show",

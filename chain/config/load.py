@@ -28,6 +28,7 @@ from chain.config.models import (
     NodeConfig,
     RegistryConfig,
     Section,
+    VerifyConfig,
     show,
 )
 from chain.errors import BadConfig
@@ -44,10 +45,11 @@ _SECTIONS: dict[str, type[Section]] = {
     "client": ClientConfig,
     "lease": LeaseConfig,
     "automation": AutomationConfig,
+    "verify": VerifyConfig,
 }
 OVERRIDES: dict[str, tuple[str, ...]] = {
     f"CHAIN_{section}_{key}".upper(): (section, key)
-    for section in ("registry", "links", "client", "lease", "automation")
+    for section in ("registry", "links", "client", "lease", "automation", "verify")
     for key in _SECTIONS[section].model_fields
     if key != "never"  # a list
 } | {"CHAIN_DRILLS": ("drills",)}
@@ -105,13 +107,18 @@ class _Loading:
         self._override()
         for loc, holder in self._holders():
             self._read_password(loc, holder)
+        if isinstance(self.tree, dict) and isinstance(section := self.tree.get("verify"), dict):
+            self._read_password(("verify",), section)
         self._compare_nodes()
         config = self._validate()
         if config is None or self.problems:
             raise bad_config(self.path, self.problems) from None
         registry = self._with_password(config.registry, ("registry",))
         nodes = tuple(self._with_password(node, ("nodes", i)) for i, node in enumerate(config.nodes))
-        config = config.model_copy(update={"registry": registry, "nodes": nodes})
+        verify = config.verify
+        if (password := self.passwords.get(("verify",))) is not None:
+            verify = verify.with_password(password)
+        config = config.model_copy(update={"registry": registry, "nodes": nodes, "verify": verify})
         return config.with_origins({key_name(loc): self._origin(loc) for loc in _leaves(show(config), ())})
 
     # -- the environment

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
+from chain.config.dsn import Dsn
 from chain.config.values import BatchSize, DatabaseDsn, Duration, FilePath, HttpAddress, Name
 from chain.errors import BadInput
 from chain.lease import CLOCK_TOLERANCE_S, Terms
@@ -62,8 +64,11 @@ class NodeConfig(Section):
 class LinksConfig(Section):
     """How logs are copied from node to node."""
 
-    batch_bytes: BatchSize = Field(default=8 * 1024**2, json_schema_extra={"default": "8MB"})
-    """Most bytes that one batch holds, 64MB at most; units are powers of 1024, as in Postgres."""
+    batch_bytes: BatchSize = Field(default=4 * 1024**2, json_schema_extra={"default": "4MB"})
+    """Most bytes that one batch holds, 64MB at most; units are powers of 1024, as in Postgres.
+
+    A link holds four batches at a time.
+    """
     batch_events: Count = 50_000
     """Most events that one batch holds."""
     idle: Duration = Field(default=1.0, json_schema_extra={"default": "1s"})
@@ -130,6 +135,48 @@ class AutomationConfig(Section):
     """How often the chain is looked at."""
 
 
+class VerifyConfig(Section):
+    """How copies are proven to be complete, equal and in time (`chainctl serve verifier`)."""
+
+    http: HttpAddress | None = None
+    """host:port at which the verifier listens, and `chainctl status` finds it."""
+    user: str | None = None
+    """Who the verifier is at the databases of nodes and registry; else the same as in their dsn."""
+    password_file: FilePath | None = None
+    """File whose content is that user's password, relative to chain.yaml."""
+    every: Duration = Field(default=1.0, json_schema_extra={"default": "1s"})
+    """How often neighbours are compared in what is new."""
+    again: Duration = Field(default=60.0, json_schema_extra={"default": "1m"})
+    """How long ago a segment must have been read to be read again: a round takes no less."""
+    share: float = Field(default=0.1, gt=0, le=1)
+    """Share of one connection's time that reading again takes, and a fifth of what reading new events may."""
+    stale: Duration = Field(default=86400.0, json_schema_extra={"default": "24h"})
+    """A pair of which a part was not read for so long is not known to be OK."""
+    latency_objective: Duration = Field(default=1.0, json_schema_extra={"default": "1s"})
+    """An event is late if it is not on a node so long after the head took it."""
+    window: Duration = Field(default=60.0, json_schema_extra={"default": "1m"})
+    """Over which latencies are summed up."""
+    canary: Duration | None = None
+    """How long a head without writes waits before it writes an event of its own to `$canary`; else never."""
+
+    _password: SecretStr | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _fits(self) -> VerifyConfig:
+        if self.password_file is not None and self.user is None:
+            raise ValueError("password_file needs a user")
+        return self
+
+    def with_password(self, password: str) -> VerifyConfig:
+        verify = self.model_copy()
+        verify._password = SecretStr(password)
+        return verify
+
+    def login(self, dsn: Dsn) -> Dsn:
+        """The database for the verifier, as its own user if it has one."""
+        return dsn if self.user is None else replace(dsn, user=self.user, password=self._password)
+
+
 class Config(Section):
     """A whole chain. `nodes` is in the order of creation: head, middles, tail."""
 
@@ -147,6 +194,8 @@ class Config(Section):
     """The head's right to take writes, for a limited time; the ground of automatic failover."""
     automation: AutomationConfig = Field(default_factory=AutomationConfig)
     """What a controller may do by itself."""
+    verify: VerifyConfig = Field(default_factory=VerifyConfig)
+    """How copies are proven to be complete, equal and in time."""
     drills: Literal["forbidden", "allowed"] = "forbidden"
     """Whether faults may be injected into this chain."""
 

@@ -14,19 +14,17 @@ _ORIGIN: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
+_INLINE: Final = 1024
+
+
 def digest(events: Iterable[Event]) -> bytes:
-    """SHA-256 over the SHA-256 of each event; the event's bytes are described in sql/functions/digest.sql."""
-    whole = hashlib.sha256()
+    """SHA-512 over the events, each as described in sql/functions/digest.sql."""
+    whole = hashlib.sha512()
     for event in events:
-        whole.update(_digest_one(event))
+        whole.update(struct.pack("!qqq", event.position, event.epoch, event.revision))
+        whole.update(event.id.bytes)
+        whole.update(struct.pack("!q", (event.recorded_at - _ORIGIN) // _MICROSECOND))
+        for value in (event.stream.encode(), event.type.encode(), event.data, event.metadata):
+            whole.update(struct.pack("!i", len(value)))
+            whole.update(value if len(value) <= _INLINE else hashlib.sha512(value).digest())
     return whole.digest()
-
-
-def _digest_one(event: Event) -> bytes:
-    one = hashlib.sha256(struct.pack("!qqq", event.position, event.epoch, event.revision))
-    one.update(event.id.bytes)
-    one.update(struct.pack("!q", (event.recorded_at - _ORIGIN) // _MICROSECOND))
-    for value in (event.stream.encode(), event.type.encode(), event.data, event.metadata):
-        one.update(struct.pack("!q", len(value)))
-        one.update(value)
-    return one.digest()

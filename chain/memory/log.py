@@ -15,12 +15,9 @@ class EventLog:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.tip = EMPTY
         self._streams: dict[str, list[Event]] = {}
         self._ids: dict[UUID, Event] = {}
-
-    @property
-    def tip(self) -> Tip:
-        return Tip(self.events[-1].position, self.events[-1].epoch) if self.events else EMPTY
 
     def stream(self, name: str) -> Sequence[Event]:
         return self._streams.get(name, ())
@@ -47,13 +44,15 @@ class EventLog:
             if not self._streams[event.stream]:
                 del self._streams[event.stream]
             del self._ids[event.id]
+        self.tip = Tip(self.events[-1].position, self.events[-1].epoch) if self.events else EMPTY
         return gone
 
     def _append(self, event: Event) -> None:
-        if event.position != self.tip.position + 1:
-            raise Corrupt(f"position {event.position} can't follow position {self.tip.position}")
-        if event.epoch < max(1, self.tip.epoch):
-            raise Corrupt(f"epoch {event.epoch} at position {event.position} follows epoch {self.tip.epoch}")
+        tip = self.tip
+        if event.position != tip.position + 1:
+            raise Corrupt(f"position {event.position} can't follow position {tip.position}")
+        if event.epoch < max(1, tip.epoch):
+            raise Corrupt(f"epoch {event.epoch} at position {event.position} follows epoch {tip.epoch}")
         if event.id in self._ids:
             raise Corrupt(f"the event id {event.id} at position {event.position} is in the log already")
         if event.revision != len(self.stream(event.stream)):
@@ -61,6 +60,7 @@ class EventLog:
         self.events.append(event)
         self._streams.setdefault(event.stream, []).append(event)
         self._ids[event.id] = event
+        self.tip = Tip(event.position, event.epoch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,9 +43,9 @@ from chain.event import (
 )
 from chain.history import History, read_history, reign_event
 from chain.lease import CLOCK_TOLERANCE_S
-from chain.memory.digest import digest
 from chain.memory.log import Conflict, EventLog, Repeated, decide
-from chain.store import Batch, DeadEvent, Digest, Identity, NodeState, Page, Progress, Role, Store
+from chain.memory.verifying import Verifying
+from chain.store import Batch, DeadEvent, Ground, Identity, NodeState, Page, Progress, Role, Seal, Store
 
 PAGE_EVENTS: Final = 1000
 IDLE_S: Final = 1.0
@@ -54,7 +54,7 @@ _DAWN: Final = datetime.min.replace(tzinfo=UTC)
 _TOLERANCE: Final = timedelta(seconds=CLOCK_TOLERANCE_S)
 
 
-class MemoryStore:
+class MemoryStore(Verifying):
     """One node's log in memory. `name` is what errors call it, `clock` what it dates events by."""
 
     encoding = ENCODING
@@ -68,6 +68,7 @@ class MemoryStore:
         )
         """`clock` is the latest time that was given to an event; `tip` is the log's."""
         self._dead: dict[tuple[Epoch, Position, UUID], DeadEvent] = {}
+        self._seals: dict[int, Seal] = {}
         self._progress: dict[str, Progress] = {}
         self._seen = _DAWN
         """The latest reading of the clock in this reign."""
@@ -153,6 +154,14 @@ class MemoryStore:
         self._wake()
         return self._log.tip
 
+    async def begin_load(self, epoch: Epoch, upstream: str) -> None:
+        self._check_follower(epoch, upstream, EMPTY)
+        self._node = replace(self._node, loading=True)
+
+    async def end_load(self) -> None:
+        self._check_prepared()
+        self._node = replace(self._node, loading=False)
+
     async def give_up(self, fork: Position, tip: Tip, epoch: Epoch, upstream: str) -> int:
         self._check_follower(epoch, upstream, tip)
         if not 0 <= fork <= tip.position:
@@ -161,6 +170,7 @@ class MemoryStore:
         for event in gone:
             key = (event.epoch, event.position, event.id)
             self._dead.setdefault(key, DeadEvent(event, self._named().node, fork))
+        self._forget_seals(fork)
         self._wake()
         return len(gone)
 
@@ -208,14 +218,20 @@ class MemoryStore:
         self._check_prepared()
         node = self._node
         head, now = node.role is Role.HEAD, self._clock()
-        return replace(
-            node,
+        return NodeState(
+            identity=node.identity,
+            role=node.role,
+            epoch=node.epoch,
+            reign=node.reign,
+            promotion=node.promotion,
+            upstream=node.upstream,
             tip=self._log.tip,
             clock=now,
             restarted=head and node.restarted,
             clock_is_back=head and self._clock_is_back(self._seen),
             lease_left_s=self._lease_left_s(),
             promised=now < self._promised,
+            loading=node.loading,
         )
 
     async def fence(self, epoch: Epoch) -> Tip:
@@ -223,7 +239,14 @@ class MemoryStore:
         self._node = replace(self._node, epoch=max(self._node.epoch, epoch))
         return self._log.tip
 
-    async def promote(self, epoch: Epoch, promotion: UUID, lease_until: datetime | None = None) -> Tip:
+    async def promote(
+        self,
+        epoch: Epoch,
+        promotion: UUID,
+        lease_until: datetime | None = None,
+        *,
+        ground: Ground | None = None,
+    ) -> Tip:
         self._check_prepared()
         node = self._node
         if node.role is Role.HEAD and (node.epoch, node.reign, node.promotion) == (epoch, epoch, promotion):
@@ -232,12 +255,19 @@ class MemoryStore:
             raise StaleLink(
                 f"node {self.name} knows epoch {node.epoch} and can't be promoted in epoch {epoch}"
             )
+        if ground is not None and ground.tip != self._log.tip:
+            raise StaleLink(
+                f"node {self.name} is at {self._log.tip} and was granted epoch {epoch} at {ground.tip}"
+            )
         if lease_until is not None and lease_until < self._started:
             raise StaleLink(f"the server of node {self.name} restarted since that reading of its clock")
+        if node.loading:
+            raise StaleLink(f"node {self.name} is being loaded and can't be promoted yet")
         if self._clock() < self._promised:
             raise Promised(f"node {self.name} has promised its head not to be promoted now")
         last = Revision(len(self._log.stream(EPOCH_STREAM)) - 1)
-        self._write(EPOCH_STREAM, last, epoch, [reign_event(epoch, promotion, self.name)])
+        dated = max(self._clock(), self._node.clock) if ground is None else ground.clock
+        self._write(EPOCH_STREAM, last, epoch, [reign_event(epoch, promotion, self.name)], dated)
         self._node = replace(
             self._node,
             role=Role.HEAD,
@@ -290,15 +320,6 @@ class MemoryStore:
         self._node = replace(self._node, role=Role.DETACHED, epoch=epoch, upstream=None)
         self._progress.clear()
 
-    async def digest(self, first: Position, last: Position) -> Digest:
-        self._check_prepared()
-        events = self._log.events[max(0, first - 1) : max(0, last)]
-        return Digest(first, last, len(events), digest(events))
-
-    async def strays(self, limit: int) -> tuple[Position, ...]:
-        self._check_prepared()
-        return ()  # the log is a list
-
     # For simulations.
 
     def writable_now(self) -> bool:
@@ -330,15 +351,15 @@ class MemoryStore:
         if isinstance(decision, Repeated):
             first, last = decision.first, decision.last
             return Appended(first.position, last.position, last.revision, first.epoch, repeated=True)
-        written = self._write(stream, decision.last, self._node.epoch, events)
+        now = max(self._clock(), self._node.clock)
+        written = self._write(stream, decision.last, self._node.epoch, events, now)
         first, last = written[0], written[-1]
         return Appended(first.position, last.position, last.revision, first.epoch, repeated=False)
 
     def _write(
-        self, stream: str, last: Revision, epoch: Epoch, events: Sequence[NewEvent]
+        self, stream: str, last: Revision, epoch: Epoch, events: Sequence[NewEvent], dated: datetime
     ) -> Sequence[Event]:
-        """Puts new events behind revision `last`, dated never earlier than those before them."""
-        now = max(self._clock(), self._node.clock)
+        """Puts new events behind revision `last`."""
         tip = self._log.tip.position
         written = [
             Event(
@@ -350,12 +371,12 @@ class MemoryStore:
                 event.type,
                 event.data,
                 event.metadata,
-                now,
+                dated,
             )
             for index, event in enumerate(events, 1)
         ]
         self._log.extend(written)
-        self._node = replace(self._node, clock=now)
+        self._node = replace(self._node, clock=max(dated, self._node.clock))
         self._seen = max(self._seen, self._clock())
         self._wake()
         return written

@@ -20,11 +20,22 @@ app = typer.Typer(
 
 def main() -> None:
     """Runs a command. Ends with the exit codes of docs/reference.md."""
-    from failover.cli import automation, chains, configs, events, ledgers, operations, playbooks, serve, views
+    from failover.cli import (
+        automation,
+        chains,
+        configs,
+        drills,
+        events,
+        ledgers,
+        operations,
+        playbooks,
+        serve,
+        views,
+    )
 
     for module in (chains, views, operations, automation, serve):
         module.register(app)
-    for group in (events.group, ledgers.group, playbooks.group, configs.group):
+    for group in (events.group, ledgers.group, playbooks.group, drills.group, configs.group):
         app.add_typer(group)
     try:
         app()
@@ -32,9 +43,6 @@ def main() -> None:
         fail(error)
     except BaseExceptionGroup as group:
         fail(_first(group))
-    except KeyboardInterrupt:
-        print("interrupted; what was begun can be carried on", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
 
 
 def fail(error: BaseException) -> None:
@@ -44,6 +52,8 @@ def fail(error: BaseException) -> None:
     print(f"chainctl: {error.message}", file=sys.stderr)  # noqa: T201
     if error.hint:
         print(f"  → {error.hint}", file=sys.stderr)  # noqa: T201
+    for note in getattr(error, "__notes__", ()):
+        print(note, file=sys.stderr)  # noqa: T201
     sys.exit(error.exit_code)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -23,6 +23,9 @@ from failover.cli.common import (
     talk,
 )
 
+VERIFIED_S: Final = 10.0
+"""How long `up` waits for the verifier's first word: a chain with a long log is told of when it was read."""
+
 
 def register(app: typer.Typer) -> None:
     app.command()(demo)
@@ -31,13 +34,21 @@ def register(app: typer.Typer) -> None:
 
 
 def up(state: StateOption = LOCAL) -> None:
-    """Start the local chain, or whatever of it does not run."""
+    """Start the local chain and its verifier, or whatever of it does not run."""
     from failover.cli.views import show_status
     from failover.local.chain import LocalChain
+    from failover.verified import wait_verified
 
     chain = LocalChain(state)
-    config = run(chain.up())
-    run(show_status(config, Output.TABLE))
+
+    async def work() -> None:
+        config = await chain.up()
+        if config.verify.http is not None:
+            chain.start_verifier()
+            await wait_verified(config, wait_s=VERIFIED_S)
+        await show_status(config, Output.TABLE)
+
+    run(work(), interrupted="interrupted; give it again: what was begun is carried on")
     end = "chainctl down" if state == LOCAL else f"chainctl down --state {state}"
     talk(f"\nnext: chainctl status -c {chain.config_path}   end: {end}")
 

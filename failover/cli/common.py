@@ -6,6 +6,8 @@ import asyncio
 import getpass
 import json
 import os
+import shlex
+import signal
 import socket
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
@@ -46,8 +48,14 @@ MOST = 2**63 - 1
 """The largest position and revision there can be."""
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
+def run(work: Coroutine[Any, Any, T], *, interrupted: str = "interrupted") -> T:
+    """Does it. Ctrl-C cancels it, and when it has ended says `interrupted`; the exit code is 130."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        if interrupted:
+            talk(interrupted)
+        sys.exit(130)
 
 
 def config_path(given: Path | None) -> Path:
@@ -66,6 +74,11 @@ def load(given: Path | None) -> Any:
     from chain.config import load_config
 
     return load_config(config_path(given), os.environ)
+
+
+def there(config: Path | None) -> str:
+    """What a further command needs to find the same chain, if this one had to be told."""
+    return "" if config is None else f" -c {shlex.quote(str(config))}"
 
 
 def talk(text: str = "") -> None:
@@ -113,7 +126,16 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise Refused("there is nobody here to ask", hint="say --yes if you mean it")
-    if not typer.confirm(question, err=True):
+    # Where a loop runs, Ctrl-C asks it to cancel its task, which is waiting for this answer.
+    loops = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        confirmed = typer.confirm(question, err=True)
+    except typer.Abort:
+        talk()
+        confirmed = False
+    finally:
+        signal.signal(signal.SIGINT, loops)
+    if not confirmed:
         raise Refused("not confirmed; nothing was changed")
 
 

@@ -80,7 +80,7 @@ def import_(
             )
         return stored, repeated
 
-    stored, repeated = run(work())
+    stored, repeated = run(work(), interrupted="interrupted; run it again: no line is stored twice")
     if skipped.count:
         talk(f"the first bad line: {skipped.first}")
     print_json({"stored": stored, "repeated": repeated, "skipped": skipped.count})
@@ -179,7 +179,7 @@ def follow(
                     if seen == count:
                         return
 
-    run(work())
+    run(work(), interrupted="")
 
 
 def _client(config: Any) -> Client:

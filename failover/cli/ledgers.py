@@ -105,7 +105,7 @@ def requeue(
                     talk(f"{str(one.id)[:8]} {was}, at position {done.position:,}")
             return refused
 
-    if run(work()):
+    if run(work(), interrupted="interrupted; give it again: nothing is appended twice"):
         raise typer.Exit(3)
 
 

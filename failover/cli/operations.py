@@ -17,6 +17,7 @@ from failover.cli.common import (
     load,
     run,
     talk,
+    there,
     who,
 )
 
@@ -127,9 +128,10 @@ def operate(
     then: str,
 ) -> None:
     """Shows the chain and the plan, asks, does it, and shows the chain again."""
-    settings = load(config)
+    settings, at = load(config), there(config)
 
     async def work() -> None:
+        from failover.cli.ended_early import told_what_next
         from failover.cli.views import show_status
         from failover.fleet import open_fleet
         from failover.plan import plan
@@ -138,19 +140,21 @@ def operate(
 
         playbook = load_playbook(name) if isinstance(name, str) else name
         async with open_fleet(settings) as fleet:
-            planned = await plan(fleet, playbook, given)
+            async with told_what_next(fleet, say, at=at):
+                planned = await plan(fleet, playbook, given)
             show_plan(planned)
             if dry_run:
                 return
             confirm("do it?", yes=yes)
-            done = await execute(fleet, playbook, given, by=who(), why=reason, watch=say)
+            async with told_what_next(fleet, say, at=at) as watch:
+                done = await execute(fleet, playbook, given, by=who(), why=reason, watch=watch)
             if done.resumed:
                 talk("an unfinished run was carried on")
         await show_status(settings, Output.TABLE)
         chosen = planned.found.get("choose-candidate", {})
-        talk(f"next: {then.replace('OLD-HEAD', str(chosen.get('head', '')))}")
+        talk(f"next: {then.replace('OLD-HEAD', str(chosen.get('head', '')))}{at}")
 
-    run(work())
+    run(work(), interrupted="")
 
 
 def show_plan(planned: Plan) -> None:

@@ -23,6 +23,7 @@ from failover.cli.common import (
     print_rows,
     run,
     talk,
+    there,
     who,
 )
 from failover.cli.operations import operate, say, show_plan
@@ -91,15 +92,16 @@ def lint(
     ] = None,
 ) -> None:
     """Check playbooks, and say everything that is wrong, with file and line. Exit 1 if anything is."""
-    from failover.playbook import Fault, lint, playbook_names
+    from failover.document import Flaw
+    from failover.playbook import lint, playbook_names
 
-    faults: list[Fault] = []
+    flaws: list[Flaw] = []
     for name in playbooks or playbook_names():
         text, where = _text(name)
-        faults += lint(text, where)
-    for fault in faults:
-        data(str(fault))
-    if faults:
+        flaws += lint(text, where)
+    for flaw in flaws:
+        data(str(flaw))
+    if flaws:
         sys.exit(1)
     talk("nothing is wrong")
 
@@ -200,20 +202,22 @@ def run_(
 @group.command()
 def resume(run_id: RunOption = None, config: ConfigOption = None, yes: YesOption = False) -> None:
     """Carry on the run that was left unfinished, whoever began it."""
-    settings = load(config)
+    settings, at = load(config), there(config)
     wanted = _run_id(run_id)
 
     async def work() -> None:
+        from failover.cli.ended_early import told_what_next
         from failover.fleet import open_fleet
         from failover.runner import resume
 
         async with open_fleet(settings) as fleet:
             await _show_run(fleet)
             confirm("carry it on?", yes=yes)
-            done = await resume(fleet, wanted, by=who(), watch=say)
-            talk(f"run {done.run} is done")
+            async with told_what_next(fleet, say, at=at) as watch:
+                done = await resume(fleet, wanted, by=who(), watch=watch)
+            talk(f"run {done.run} is done; next: chainctl status{at}")
 
-    run(work())
+    run(work(), interrupted="")
 
 
 @group.command()
@@ -221,20 +225,22 @@ def abort(
     run_id: RunOption = None, config: ConfigOption = None, reason: ReasonOption = "", yes: YesOption = False
 ) -> None:
     """Undo and end the run that was left unfinished and is not to be carried on."""
-    settings = load(config)
+    settings, at = load(config), there(config)
     wanted = _run_id(run_id)
 
     async def work() -> None:
+        from failover.cli.ended_early import told_what_next
         from failover.fleet import open_fleet
         from failover.runner import abort
 
         async with open_fleet(settings) as fleet:
             await _show_run(fleet)
             confirm("undo and end it?", yes=yes)
-            ended = await abort(fleet, wanted, by=who(), why=reason, watch=say)
-            talk(f"{ended.playbook} was undone and ended")
+            async with told_what_next(fleet, say, at=at) as watch:
+                ended = await abort(fleet, wanted, by=who(), why=reason, watch=watch)
+            talk(f"{ended.playbook} was undone and ended; next: chainctl status{at}")
 
-    run(work())
+    run(work(), interrupted="")
 
 
 async def _show_run(fleet: Fleet) -> None:
@@ -261,7 +267,8 @@ def _load(name: str) -> Playbook:
 def _text(name: str) -> tuple[str, str]:
     """The text of a playbook, and what to call it. Raises BadFile."""
     from chain.errors import BadFile
-    from failover.playbook import MAX_BYTES, shipped_text
+    from failover.document import MAX_BYTES
+    from failover.playbook import shipped_text
 
     if not name.endswith((".yaml", ".yml")):
         return shipped_text(name), f"{name}.yaml"

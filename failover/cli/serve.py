@@ -9,12 +9,15 @@ import signal
 import socket
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from chain.errors import BadInput
 from failover.cli.common import ConfigOption, load, run
+
+if TYPE_CHECKING:
+    from chain.config import Address
 
 
 def register(app: typer.Typer) -> None:
@@ -22,6 +25,7 @@ def register(app: typer.Typer) -> None:
     group.callback()(_only)
     group.command()(node)
     group.command()(controller)
+    group.command()(verifier)
     app.add_typer(group)
 
 
@@ -36,7 +40,7 @@ def node(
     """Run the daemon of a node: its role, its link, its health and metrics."""
     from chain.connect import open_registry, open_store
     from replicator.daemon import NodeDaemon
-    from replicator.link import Pace
+    from replicator.read_ahead import Pace
     from replicator.server import serve
 
     settings = load(config)
@@ -59,6 +63,7 @@ def node(
                 batch_bytes=settings.links.batch_bytes,
                 idle_s=settings.links.idle,
             ),
+            canary_s=settings.verify.canary,
         )
         try:
             async with serve(daemon, own.http.host, own.http.port):
@@ -78,7 +83,6 @@ def controller(
     http: Annotated[str, typer.Option("--http", help="host:port for its health, metrics and status.")] = "",
 ) -> None:
     """Run a controller: it watches the chain, and acts as `automation` in chain.yaml lets it."""
-    from chain.config.values import parse_address
     from failover.controller import Controller
     from failover.fleet import open_fleet
     from failover.server import serve
@@ -86,10 +90,7 @@ def controller(
     settings = load(config)
     _log()
     called = name or f"{socket.gethostname()}/{os.getpid()}"
-    try:
-        address = parse_address(http) if http else None
-    except ValueError as error:
-        raise BadInput(f"--http: {error}") from error
+    address = _address(http)
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
@@ -100,6 +101,54 @@ def controller(
             await own.run()
 
     run(_until_told(work(), f"controller {called}"))
+
+
+def verifier(
+    config: ConfigOption = None,
+    http: Annotated[
+        str, typer.Option("--http", help="host:port for its health, metrics and status; else verify.http.")
+    ] = "",
+) -> None:
+    """Run the verifier: it shows that every copy is complete, equal and in time."""
+    from chain.connect import open_registry_for_verifier, open_store_for_verifier
+    from replicator.verifier import Verifier, VerifyTerms
+    from replicator.verifier_server import serve
+
+    settings = load(config)
+    _log()
+    address = _address(http) or settings.verify.http
+    terms = VerifyTerms(
+        every_s=settings.verify.every,
+        again_s=settings.verify.again,
+        share=settings.verify.share,
+        stale_s=settings.verify.stale,
+        objective_s=settings.verify.latency_objective,
+        window_s=settings.verify.window,
+    )
+
+    async def work() -> None:
+        registry = open_registry_for_verifier(settings)
+        try:
+            async with AsyncExitStack() as stack:
+                own = Verifier(
+                    settings.chain, registry, lambda node: open_store_for_verifier(settings, node), terms
+                )
+                if address is not None:
+                    await stack.enter_async_context(serve(own, address.host, address.port))
+                await own.run()
+        finally:
+            await registry.close()
+
+    run(_until_told(work(), "the verifier"))
+
+
+def _address(http: str) -> Address | None:
+    from chain.config.values import parse_address
+
+    try:
+        return parse_address(http) if http else None
+    except ValueError as error:
+        raise BadInput(f"--http: {error}") from error
 
 
 def _log() -> None:

@@ -24,6 +24,7 @@ from failover.cli.common import (
 if TYPE_CHECKING:
     from chain.config import Config
     from failover.fleet import Observation, Seen
+    from failover.verified import VerifierWord
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +62,7 @@ def watch(
                 return
             await asyncio.sleep(every)
 
-    run(work())
+    run(work(), interrupted="")
 
 
 def history(
@@ -100,27 +101,33 @@ def verify(
         int | None,
         typer.Option("--to", min=1, max=MOST, help="Last position; else as far as both have come."),
     ] = None,
+    new: Annotated[bool, typer.Option("--new", help="Only what no verification has agreed on yet.")] = False,
 ) -> None:
-    """Compare the content of every neighbouring pair of nodes. Exit 0: equal; 7: not; 6: can't tell."""
+    """Compare the content of every neighbouring pair. Exit 0: equal; 7: not; 6: can't tell, or late."""
     settings = load(config)
     if last is not None and last < first:
         from chain.errors import BadInput
 
         raise BadInput(f"--to {last} lies before --from {first}")
+    if new and first != 1:
+        from chain.errors import BadInput
+
+        raise BadInput("--new begins behind what is verified; --from says another place")
 
     async def work() -> list[dict[str, Any]]:
         from chain.event import Position
         from failover.fleet import open_fleet
         from replicator.findings import as_json
-        from replicator.verify import verify_chain
+        from replicator.verify import verify_chain, verify_new
 
+        until = Position(last) if last is not None else None
         async with open_fleet(settings, timeout_s=60.0) as fleet:
             topology = await fleet.registry.topology()
-            pairs = await verify_chain(
-                {n: fleet.store(n) for n in (*topology.order, *topology.joining)},
-                first=Position(first),
-                last=Position(last) if last is not None else None,
-            )
+            stores = {n: fleet.store(n) for n in (*topology.order, *topology.joining)}
+            if new:
+                pairs = await verify_new(stores, last=until)
+            else:
+                pairs = await verify_chain(stores, first=Position(first), last=until)
         return [
             {
                 "source": p.source,
@@ -133,6 +140,9 @@ def verify(
                 "differing": list(p.differing),
                 "found": [as_json(f) for f in p.findings],
                 "what": "; ".join(map(str, p.findings)),
+                "missing": p.missing and p.missing.position,
+                "missing_s": p.missing and p.missing.age_s,
+                "late": p.missing is not None and p.missing.age_s > settings.verify.latency_objective,
                 "why": p.reason,
             }
             for p in pairs
@@ -141,23 +151,31 @@ def verify(
     rows = run(work())
     columns = ["source", "target", "result", "from", "to", "what", "why"]
     print_rows(output, columns, rows, empty="the chain has one node; there is nothing to compare")
-    results = {row["result"] for row in rows}
-    sys.exit(7 if "DIFF" in results else 6 if "UNKNOWN" in results else 0)
+    for row in rows:
+        if row["late"]:
+            talk(f"! {row['target']} lacks {row['missing']:,}, for {row['missing_s']:.1f} s: it is late")
+    results = {row["result"] for row in rows} | {"late" for row in rows if row["late"]}
+    sys.exit(7 if "DIFF" in results else 6 if results & {"UNKNOWN", "late"} else 0)
 
 
 async def show_status(config: Config, output: Output) -> bool:
     """Prints the chain as it is; says whether it is healthy."""
     from failover.fleet import open_fleet
+    from failover.verified import ask_verifier, pairs
 
     async with open_fleet(config) as fleet:
         seen = await fleet.observe()
-    report = _report(seen)
+        word = await ask_verifier(config)
+        report = _report(seen, await pairs(fleet, seen, word), word)
     if output is not Output.TABLE:
         print_json(report)
         return bool(report["healthy"])
     data(f"{report['chain']}: {_line(seen)}   epoch {report['epoch']}, home {report['home']}")
     columns = ["node", "region", "role", "epoch", "position", "lag_events", "lag_s", "link", "trouble"]
     print_rows(output, columns, report["nodes"], empty="")
+    if report["verified"]:
+        rows = [_pair_row(pair) for pair in report["verified"]]
+        print_rows(output, list(rows[0]), rows, empty="")
     if report["paused"]:
         talk(f"automation is paused {report['paused']}")
     if report["run"]:
@@ -180,7 +198,23 @@ def _line(seen: Observation) -> str:
     return line
 
 
-def _report(seen: Observation) -> dict[str, Any]:
+def _pair_row(pair: dict[str, Any]) -> dict[str, Any]:
+    def age(seconds: float | None) -> str:
+        return (
+            "?" if seconds is None else f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 60:,.0f} min"
+        )
+
+    return {
+        "pair": f"{pair['source']} ─▶ {pair['target']}",
+        "result": pair["result"],
+        "verified": pair["verified"],
+        "compared": "?" if pair["age_s"] is None else f"{age(pair['age_s'])} ago",
+        "all read within": age(pair["oldest_check_s"]),
+        "what": pair["what"] or pair["why"],
+    }
+
+
+def _report(seen: Observation, verified: list[dict[str, Any]], word: VerifierWord) -> dict[str, Any]:
     topology = seen.topology
     rows = [_row(seen, node) for node in seen.nodes.values()]
     troubles = [
@@ -188,6 +222,15 @@ def _report(seen: Observation) -> dict[str, Any]:
         for row in rows
         if row["trouble"] and (row["member"] or row["role"] == "joining")
     ]
+    troubles += [
+        f"{pair['source']} and {pair['target']} differ: {pair['what']}; see: chainctl verify"
+        for pair in verified
+        if pair["result"] == "DIFF"
+    ]
+    for line in word.latency:
+        if line.late and line.node in topology.order:
+            lacks = f"lacks {line.missing:,} for {line.missing_s:.1f} s" if line.missing else ""
+            troubles.append(f"{line.node} is late: {lacks or f'p99 is {line.p99_s} s'}")
     return {
         "chain": topology.chain,
         "epoch": topology.epoch,
@@ -210,6 +253,8 @@ def _report(seen: Observation) -> dict[str, Any]:
         if topology.run
         else None,
         "nodes": rows,
+        "verified": verified,
+        "latency": [line.model_dump() for line in word.latency],
     }
 
 
@@ -248,4 +293,6 @@ def _trouble(seen: Observation, node: Seen) -> str:
         return f"takes writes as head of epoch {state.reign}, and is not the head"
     if node.daemon is None:
         return "its daemon does not answer"
+    if state.loading:
+        return "is being loaded: it can't be head yet"
     return str(node.daemon["last_error"])

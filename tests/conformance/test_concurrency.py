@@ -79,6 +79,29 @@ async def test_two_callers_with_the_same_event_get_the_same_position(store: Stor
     assert len(await all_events_are_dense(store)) == 1 + 1 + 8
 
 
+async def test_one_caller_may_send_ahead_of_the_answers_and_keeps_the_order(store: Store) -> None:
+    async with asyncio.timeout(60):
+        await asyncio.gather(
+            *(store.add("hot", Revision(n - 1), [event()]) for n in range(3000)),
+            *(store.add(f"s-{n % 7}", Expect.ANY, events(2)) for n in range(200)),
+        )
+    assert len(await all_events_are_dense(store)) == 1 + 3000 + 400
+
+
+async def test_who_shares_an_event_with_others_waits_for_them_and_no_longer(store: Store) -> None:
+    shared = events(4)
+    async with asyncio.timeout(60):
+        results = await asyncio.gather(
+            *(store.add(f"s-{n % 5}", Expect.ANY, [shared[n % 4]]) for n in range(100)),
+            *(store.add(f"s-{n % 5}", Expect.ANY, [event()]) for n in range(100)),
+            return_exceptions=True,
+        )
+    assert all(isinstance(r, Appended) for r in results[100:])
+    assert all(isinstance(r, Appended | WrongRevision) for r in results[:100])
+    assert sum(isinstance(r, Appended) and not r.repeated for r in results[:100]) == 4
+    await all_events_are_dense(store)
+
+
 async def test_a_caller_who_goes_away_hurts_nobody(store: Store) -> None:
     async with asyncio.TaskGroup() as group:
         callers = [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from chain.errors import Fenced, NotHead, NotPrepared, Restarted, StaleLink, WrongIdentity
 from chain.event import EMPTY, EPOCH_STREAM, Epoch, Expect, Position, Tip
 from chain.history import EPOCH_STARTED
-from chain.store import Identity, Role, Store
+from chain.store import Ground, Identity, Role, Store
 from tests.conformance.stores import CHAIN, ONE, TWO, Stores, empty, event, events, follower, head
 
 THREE = Epoch(3)
@@ -173,6 +174,30 @@ async def test_its_own_promotion_is_refused_once_it_follows(store: Store) -> Non
     await store.follow_upstream(TWO, "b", Role.MIDDLE)
     with pytest.raises(StaleLink):
         await store.promote(ONE, first)
+
+
+async def test_a_promotion_stands_where_the_epoch_was_granted_or_nowhere(store: Store) -> None:
+    ground = (await store.state()).ground
+    added = await store.add("s", Expect.ANY, events(2))
+    for tip in (ground.tip, Tip(added.last_position, TWO), Tip(Position(9), ONE)):
+        with pytest.raises(StaleLink, match="was granted epoch 2 at"):
+            await store.promote(TWO, uuid4(), ground=replace(ground, tip=tip))
+    assert await store.tip() == added.token
+    await store.promote(TWO, uuid4(), ground=replace(ground, tip=added.token))
+    assert await store.tip() == Tip(Position(added.last_position + 1), TWO)
+
+
+async def test_a_promotion_is_the_same_event_whenever_it_is_written(stores: Stores) -> None:
+    """A store that goes back before its reign is on record writes it a second time."""
+    promotion, written = uuid4(), []
+    ground = Ground(EMPTY, datetime(2026, 1, 1, 12, tzinfo=UTC))
+    for _ in range(2):
+        store = await empty(stores)
+        await store.promote(ONE, promotion, ground=ground)
+        await store.promote(ONE, promotion, ground=ground)
+        written.append((await store.log()).events)
+    assert written[0] == written[1]
+    assert written[0][0].recorded_at == ground.clock
 
 
 # Follow, detach.

@@ -9,7 +9,8 @@ from tests.conformance.stores import PostgresStores
 from tests.databases import connect, new_database
 
 _WASH = """
-    truncate chain.event, chain.progress, chain.dead, chain.alive, chain.lease, chain.node;
+    truncate chain.event, chain.progress, chain.dead, chain.alive, chain.lease, chain.segment,
+        chain.node;
     insert into chain.node default values;
 """
 

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import signal
 
+import asyncpg
 import pytest
 
 from chain.errors import Busy, NotHead, Refused, StaleLink
@@ -203,3 +204,23 @@ async def test_a_wiped_head_does_not_begin_again_from_nothing(chain: LocalChain)
 def _wipe(chain: LocalChain, node: str) -> None:
     """An empty server in the old one's place, at the same address."""
     shutil.rmtree(chain.node_folder(node) / "data")
+
+
+async def test_a_node_that_is_being_loaded_is_never_made_head(chain: LocalChain) -> None:
+    async with fleet_of(chain) as fleet:
+        stores = [fleet.store(n) for n in ("east-1", "west-1", "east-2")]
+        await append(stores[0], 20)
+        await wait_equal(stores)
+        connection = await asyncpg.connect(chain.config().node("west-1").dsn.reveal())
+        await connection.execute("alter table chain.event drop constraint event_id")
+        await connection.close()
+        assert (await stores[1].state()).loading
+        with pytest.raises(Refused, match="west-1 is being loaded"):
+            await operate(fleet, "switchover", node="west-1")
+        assert (await stores[0].state()).writable
+
+        await chain.kill("east-1")
+        with pytest.raises(Refused, match="west-1 is being loaded"):
+            await operate(fleet, "failover", node="west-1", head_is_dead=True)
+        done = await operate(fleet, "failover", node=None, head_is_dead=True)
+        assert done.topology.head == "east-2"

@@ -19,10 +19,20 @@ from tests.support import append, chainctl, fleet_of, wait_equal, whole_log
 
 @pytest.mark.long
 async def test_a_second_up_finds_the_first_and_down_ends_everything(chain: LocalChain) -> None:
-    before = {p.pid for p in chain.running() if p.is_postmaster or not p.is_postgres}
+    def pids() -> set[int]:
+        return {p.pid for p in chain.running() if p.is_postmaster or not p.is_postgres}
+
+    before = pids()
+    whole = await chainctl(
+        "up", "--state", str(chain.folder)
+    )  # of what it starts, the verifier was not there
+    assert whole.code == 0, whole.err
+    assert "UNKNOWN" not in whole.out
+    after = pids()
+    assert (before < after, len(after - before)) == (True, 1)
     again = await chainctl("up", "--state", str(chain.folder))
     assert again.code == 0, again.err
-    assert {p.pid for p in chain.running() if p.is_postmaster or not p.is_postgres} == before
+    assert pids() == after
     async with fleet_of(chain) as fleet:
         await append(fleet.store("east-1"), 5)
         kept = await whole_log(fleet.store("east-1"))

@@ -9,12 +9,14 @@ import sys
 
 import pytest
 
-from chain.errors import Busy, TimedOut
+from chain.errors import Busy, Different, TimedOut
 from chain.event import Appended, Expect, NewEvent
-from chain.store import Role
+from chain.store import SEGMENT, Role
 from chain.tasks import end
+from failover.fleet import open_fleet
 from failover.local.chain import LocalChain
 from replicator.verify import Verdict, verify_chain
+from tests.databases import connect
 from tests.support import (
     append,
     assert_dense,
@@ -146,6 +148,36 @@ async def test_a_new_tail_is_bootstrapped_and_verified_before_it_is_a_member(cha
         assert done.results["verify-node"]["verified"] >= 501
         await wait_equal([fleet.store(n) for n in done.topology.order])
         assert (await fleet.store("west-2").state()).role is Role.TAIL
+
+
+@pytest.mark.long
+async def test_what_comes_to_a_new_tail_is_verified_meanwhile_and_what_rotted_is_found(
+    chain: LocalChain,
+) -> None:
+    async with fleet_of(chain) as fleet:
+        head = fleet.store("east-1")
+        for _ in range(10):
+            await head.add("s", Expect.ANY, [NewEvent("Tested", b"x" * 200) for _ in range(4000)])
+        with chain.config_path.open("a") as config_file:  # or it is there before anything of it can be read
+            config_file.write("links: {batch_events: 500}\n")
+        config = await chain.add_node("west-2", "west")
+    async with open_fleet(config) as fleet:
+        done = await operate(fleet, "bootstrap-tail", node="west-2")
+        assert done.results["catch-up"]["verified"] in (SEGMENT, 2 * SEGMENT)
+        assert done.results["verify-node"]["verified"] >= 40_001
+
+        await operate(fleet, "detach", node="west-2")
+        for at in (7, 40_000):  # in what is verified as it comes, and in the rest
+            behind = await connect(config.node("west-2").dsn.reveal())
+            await behind.execute(f"update chain.event set data = 'rotten' where position = {at}")
+            with pytest.raises(Different, match=f"position {at} "):
+                await operate(fleet, "bootstrap-tail", node="west-2")
+            await behind.execute(
+                f"update chain.event set data = convert_to(repeat('x', 200), 'UTF8') where position = {at}"
+            )
+            await behind.close()
+        assert "west-2" not in (await fleet.registry.topology()).order
+        await operate(fleet, "bootstrap-tail", node="west-2")
 
 
 @pytest.mark.long

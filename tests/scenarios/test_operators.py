@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,66 @@ async def test_of_several_operators_one_works_and_the_others_are_told_who_and_wh
             done = await ended(first)
             assert done.code == 0, done.err
         await wait_ended(fleet, ("east-1", "west-1", "east-2"))
+
+
+async def test_a_move_that_fails_or_is_interrupted_says_what_is_so_and_what_to_do_next(
+    chain: LocalChain, tmp_path: Path
+) -> None:
+    config = ("--yes", "-c", str(chain.config_path))
+    hasty = tmp_path / "hasty.yaml"
+    hasty.write_text(
+        "name: hasty\ntitle: A move that is soon given up.\n"
+        "parameters: {node: {type: node, required: true}}\n"
+        "steps:\n  - step: choose-candidate\n  - step: check-candidate\n"
+        "  - {step: fence-head, undo: restore-head}\n  - {step: drain, timeout_s: 1}\n  - step: check-equal\n"
+        "  - {step: end-lease, undo: restore-head}\n  - {step: fence-others, undo: restore-head}\n"
+        "  - {step: grant-epoch, point_of_no_return: true}\n  - step: promote\n  - step: repoint\n"
+    )
+    async with fleet_of(chain) as fleet:
+        chain.signal_daemon("east-2", signal.SIGSTOP)  # it can't drain
+        await append(fleet.store("east-1"), 5)
+        failed = await chainctl("playbook", "run", str(hasty), "node=east-2", *config)
+        assert failed.code == 5
+        *_, state, following = failed.err.splitlines()
+        assert state == "it was undone: east-1 is the head, in epoch 2, and nothing is under way"
+        assert following.startswith(f"next: chainctl status -c {chain.config_path}; ")
+
+        async with operator("switchover", "--to", "east-2", *config) as moving:
+            await wait_step(fleet, "drain")
+            moving.send_signal(signal.SIGINT)
+            interrupted = await ended(moving)
+        assert (interrupted.code, interrupted.out) == (130, "")
+        *_, said, state, following, other = interrupted.err.splitlines()
+        assert (said, state.split(",")[0]) == ("interrupted", "unfinished: switchover")
+        assert following == f"next: chainctl playbook resume -c {chain.config_path}"
+        assert other == f"or take it back: chainctl playbook abort -c {chain.config_path}"
+        chain.signal_daemon("east-2", signal.SIGCONT)
+        resumed = await chainctl(*following.removeprefix("next: chainctl ").split(), "--yes")
+        assert resumed.code == 0, resumed.err
+        await wait_head(fleet, "east-2")
+
+
+async def test_ctrl_c_is_a_no_where_a_question_is_asked(chain: LocalChain) -> None:
+    """The answer is waited for within a loop, which would keep the interrupt until there is one."""
+    terminal, theirs = os.openpty()
+    command = ("-m", "failover", "switchover", "--to", "west-1", "-c", str(chain.config_path))
+    asked = await asyncio.create_subprocess_exec(
+        sys.executable, *command, stdin=theirs, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        assert asked.stderr is not None
+        await asyncio.wait_for(asked.stderr.readuntil(b"do it? [y/N]"), 30)
+        asked.send_signal(signal.SIGINT)
+        said = await asyncio.wait_for(asked.stderr.read(), 10)
+        assert (await asked.wait(), b"nothing was changed" in said) == (3, True)
+    finally:
+        if asked.returncode is None:
+            asked.kill()
+            await asked.wait()
+        os.close(terminal)
+        os.close(theirs)
+    async with fleet_of(chain) as fleet:
+        assert (await fleet.registry.topology()).run is None
 
 
 @pytest.mark.long

@@ -31,6 +31,7 @@ from tests.support import (
 LEASE_S = 2.0
 
 
+@pytest.mark.long
 async def test_the_head_goes_on_without_the_registry_by_the_promises_of_the_others(
     prepared: LocalChain, tmp_path: Path
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from chain.event import EMPTY
 from tests.simulation.life import Life
 from tests.simulation.network import Process
+from tests.simulation.stores import Snapshot
 
 
 async def crash_node(life: Life) -> None:
@@ -37,6 +39,27 @@ async def crash_head(life: Life) -> None:
         life.world.crash(topology.head)
         await _lasts(life, 1.0, 7.0)
         life.world.revive(topology.head)
+
+
+async def crash_in_append(life: Life) -> None:
+    """The head's server crashes with an append, before or after that is flushed, read or answered."""
+    topology = life.world.decided.topology
+    if topology is not None:
+        life.world.doomed.add(topology.head)
+        await _lasts(life, 0.5, 3.0)
+        life.world.doomed.discard(topology.head)
+        life.world.start_server(topology.head)
+
+
+async def crash_in_apply(life: Life) -> None:
+    """A follower's server crashes with a batch, before or after that is flushed or read."""
+    topology = life.world.decided.topology
+    if topology is not None and topology.order[1:]:
+        name = life.rng.choice(topology.order[1:])
+        life.world.doomed.add(name)
+        await _lasts(life, 0.5, 3.0)
+        life.world.doomed.discard(name)
+        life.world.start_server(name)
 
 
 async def lonely_head(life: Life) -> None:
@@ -95,6 +118,25 @@ async def freeze_head(life: Life) -> None:
         await _lasts(life, 2.0, 7.0)
         machine.server.wake()
         machine.process.wake()
+
+
+async def freeze_in_renewal(life: Life) -> None:
+    """The head's daemon freezes, its lease renewed and its store not told, and wakes after the failover."""
+    world, topology = life.world, life.world.decided.topology
+    if topology is None:
+        return
+    machine = world.machines[topology.head]
+    machine.store.stuns = True
+    await asyncio.sleep(world.config.lease.duration)
+    machine.store.stuns = False
+    if not machine.process.frozen:
+        return
+    world.invariants.met["a freeze in a renewal"] += 1
+    own = {machine.server.name, machine.process.name}
+    cut = asyncio.create_task(_cut(life, own, _everybody(life) - own, "both", 7.0, 9.0))
+    await _lasts(life, 4.0, 7.0)
+    machine.process.wake()
+    await cut
 
 
 async def isolate(life: Life) -> None:
@@ -225,6 +267,33 @@ async def lose_flush_of_head(life: Life) -> None:
         await _go_back(life, 0.01, 1.0, topology.head)
 
 
+async def forget_promotion(life: Life) -> None:
+    """The head's disk goes back to what it was when the epoch was granted."""
+    world, topology = life.world, life.world.decided.topology
+    if topology is None or topology.head not in world.at_grant:
+        return
+    world.invariants.met["a promotion lost"] += 1
+    await _lose(life, topology.head, world.at_grant[topology.head])
+
+
+async def refill(life: Life) -> None:
+    """A follower has a new, empty disk; as it is being filled again, the head and its source are lost."""
+    world, topology = life.world, life.world.decided.topology
+    if topology is None or len(topology.order) < 2:
+        return
+    name = life.rng.choice(topology.order[1:])
+    lost = {topology.head, topology.upstream(name) or topology.head}
+    store = world.machines[name].store
+    await _lose(life, name, store.blank())
+    store.begun_to_load.clear()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await store.begun_to_load.wait()
+    world.crash(*sorted(lost))
+    await _lasts(life, 5.0, 12.0)
+    world.revive(*sorted(lost))
+
+
 async def step_clock(life: Life) -> None:
     world, rng = life.world, life.rng
     name = _node(life)
@@ -272,6 +341,11 @@ async def _go_back(life: Life, low_s: float, high_s: float, name: str = "") -> N
     machine = life.world.machines[name]
     snapshot = machine.store.snapshot()
     await _lasts(life, low_s, high_s)
+    await _lose(life, name, snapshot)
+
+
+async def _lose(life: Life, name: str, snapshot: Snapshot) -> None:
+    machine = life.world.machines[name]
     others = (m.store.last for m in life.world.machines.values() if m is not machine)
     topology = life.world.decided.topology
     alone = topology is not None and topology.order == (name,)

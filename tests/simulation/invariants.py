@@ -10,9 +10,8 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from chain.acks import Ack
@@ -36,8 +35,6 @@ from tests.simulation.stores import Watch
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
-
-_DAWN: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class Violation(AssertionError):
@@ -89,16 +86,35 @@ class Invariants(Watch):
         for event in events:
             place = (event.position, event.epoch)
             first, _ = self.given.setdefault(place, (event, epoch))
-            if first is not event and dateless(first) == dateless(event):
-                # Its store went back before the registry knew of the reign: docs/simulation.md.
-                self.met["a promotion written twice"] += 1
+            if first is not event and first == event and event.stream == EPOCH_STREAM:
+                # Its store went back before the registry knew of the reign: the same once more.
+                self.met["a promotion written again"] += 1
             elif first is not event:
                 self.fail(f"{node} gave {place} to {_name(event)}, which was {_name(first)}'s")
             epoch = event.epoch
             if event.stream == LEDGER_STREAM:
                 self.met["an entry in the ledger"] += 1
-        self._hold(node, events)
         self.world.say("wrote", node, before, events[-1].position, events[-1].stream)
+        self.world.doom(node)
+
+    def flushed(self, node: str, events: Sequence[Event]) -> None:
+        self._hold(node, events)
+
+    def lost(self, node: str, events: Sequence[Event]) -> None:
+        """A server crashed before it had flushed these: nobody may have them, or have been told of them."""
+        self.world.say("lost", node, events[0].position, events[-1].position)
+        if not self.world.machines[node].store.leads:  # its source has them; `told` sees to the rest
+            self.met["a follower's crash before the flush"] += 1
+            return
+        self.met["a crash before the flush"] += 1
+        for event in events:
+            for other, held in self.held.items():
+                if other != node and held.get(event.epoch, 0) >= event.position:
+                    self.fail(f"{other} was handed {_name(event)}, which {node} had not flushed, and lost")
+        for acked in self.acked:  # by place: an event may be acknowledged elsewhere, after another try
+            first, last, epoch = acked.answer.first_position, acked.answer.last_position, acked.answer.epoch
+            if any(e.epoch == epoch and first <= e.position <= last for e in events):
+                self.fail(f"{node} lost what was acknowledged and not flushed: {acked}")
 
     def applied(self, node: str, before: Tip, events: Sequence[Event], upstream: str) -> None:
         epoch = before.epoch
@@ -107,7 +123,7 @@ class Invariants(Watch):
             known = self.given.get(place)
             if known is None:
                 self.fail(f"{node} applied {_name(event)} at {place}, which no head ever wrote")
-            elif known[0] != event and dateless(known[0]) != dateless(event):
+            elif known[0] != event:
                 self.fail(f"L4: {node} holds {_name(event)} at {place}, where {_name(known[0])} was written")
             elif known[1] != epoch:
                 self.fail(
@@ -115,7 +131,6 @@ class Invariants(Watch):
                     " equal places, other logs"
                 )
             epoch = event.epoch
-        self._hold(node, events)
         self.met["applied"] += 1
         self.world.say("applied", node, before, events[-1].position, upstream)
 
@@ -154,6 +169,12 @@ class Invariants(Watch):
             self.met["a promise"] += 1
         elif what == "renewed":
             self._one_writer(f"{node} renewed")
+        elif what == "left a batch unflushed":
+            self.world.doom(node)
+        elif what == "loading":
+            self.met["a load"] += 1
+        elif what == "fenced while loading":
+            self.met["a fence in a load"] += 1
         self.world.say("changed", node, what)
         self._grew(node)
 
@@ -301,6 +322,8 @@ class Decided(Watch):
                     self.world.invariants.fail(
                         f"epoch {decision.epoch} was granted after epoch {topology.epoch}"
                     )
+                head = decision.order[0]
+                self.world.at_grant[head] = self.world.machines[head].store.snapshot()
                 met["an epoch for a restarted head"] += by.startswith("daemon of")
             case RunStarted():
                 self.world.say("run", decision.playbook, decision.parameters, by)
@@ -323,11 +346,6 @@ class Decided(Watch):
                 pass
             case _:
                 self.world.say("decided", type(decision).__name__, by)
-
-
-def dateless(event: Event) -> Event:
-    """A promotion without its date, by which alone two of the same at the same place may differ."""
-    return replace(event, recorded_at=_DAWN) if event.stream == EPOCH_STREAM else event
 
 
 def _name(event: Event) -> str:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache, partial
 from traceback import format_exception
 from typing import Any, Final
 from unittest import mock
@@ -27,8 +28,8 @@ from chain.errors import ChainError
 from chain.event import Expect, NewEvent
 from failover.playbook import Playbook, load_playbook
 from failover.runner import execute
-from replicator.link import Pace
-from tests.simulation.invariants import Acked, Violation, dateless
+from replicator.read_ahead import Pace
+from tests.simulation.invariants import Acked, Violation
 from tests.simulation.loop import simulate
 from tests.simulation.network import Process
 from tests.simulation.world import World, ledger_ids
@@ -159,7 +160,13 @@ class Life:
                 "come_home": rng.random() < 0.3,
             },
             drift=scenario.drift * rng.choice((0.2, 1.0)),
-            pace=Pace(batch_events=rng.choice((2, 50_000)), idle_s=rng.choice((0.6, 1.2)), backoff_s=0.5),
+            pace=Pace(
+                batch_events=rng.choice((2, 50_000)),
+                idle_s=(idle_s := rng.choice((0.6, 1.2))),
+                backoff_s=0.5,
+                load_events=5,
+                load_cut_off_s=2.0 if idle_s == 0.6 else 10.0,
+            ),
             tick_s=rng.choice((0.4, 0.8)),
         )
         if scenario.rough:
@@ -167,6 +174,7 @@ class Life:
             network.loss = rng.choice((0.0, 0.0, 0.01, 0.05))
             network.late = rng.choice((0.0, 0.005, 0.02))
             network.repeat = rng.choice((0.0, 0.02, 0.1))
+        self.world.network.slow_flush = rng.choice((0.0, 0.02, 0.3))
         menu = list(scenario.faults)
         if not scenario.all_faults and len(menu) > 1:
             menu = rng.sample(menu, rng.randint(max(1, len(menu) // 3), len(menu)))
@@ -196,6 +204,8 @@ class Life:
         world.say("calm")
         world.network.cuts.clear()
         world.network.loss = world.network.late = world.network.repeat = 0.0
+        world.network.slow_flush = 0.0
+        world.spare_all()
         world.revive_registry()
         world.revive(*world.machines)
         for process, task in self.operators.values():
@@ -245,7 +255,7 @@ class Life:
             await asyncio.sleep(rng.uniform(0.3, 2.5))
             playbook, given = rng.choice(self.scenario.operations)
             try:
-                await execute(fleet, _load(playbook), given(self), by=process.name)
+                await execute(fleet, load(playbook), given(self), by=process.name)
             except ChainError as error:
                 self.world.say(process.name, playbook, type(error).__name__, error.message)
 
@@ -279,7 +289,7 @@ class Life:
     async def _command(self, playbook: str, given: Mapping[str, Any]) -> None:
         by = "the person on call"
         try:
-            await execute(self.world.fleet(Process(by)), _load(playbook), given, by=by)
+            await execute(self.world.fleet(Process(by)), load(playbook), given, by=by)
         except ChainError as error:
             self.world.say(by, playbook, error.message)
 
@@ -305,7 +315,7 @@ class Life:
         head = world.machines[world.decided.topology.head].store if world.decided.topology else None
         assert head is not None
         for name, machine in world.machines.items():
-            if [dateless(e) for e in machine.store.events] != [dateless(e) for e in head.events]:
+            if list(machine.store.events) != list(head.events):
                 raise Violation(f"L3: {name} has another log than the head")
         positions = [e.position for e in head.events]
         if positions != list(range(1, len(positions) + 1)):
@@ -320,7 +330,7 @@ class Life:
 _PLAYBOOKS: Final[dict[str, Playbook]] = {}
 
 
-def _load(name: str) -> Playbook:
+def load(name: str) -> Playbook:
     """A playbook is read once a process: reading YAML takes longer than a life."""
     if name not in _PLAYBOOKS:
         _PLAYBOOKS[name] = load_playbook(name)
@@ -372,12 +382,13 @@ def _determined(life: Life) -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     random.seed(life.seed)
     collecting = gc.isenabled()
+    _set_aside()
     gc.disable()
     try:
         with (
             mock.patch.object(os, "urandom", source.randbytes),
-            mock.patch.object(time, "time_ns", return_value=life.seed),
-            mock.patch("failover.controller.load_playbook", _load),
+            mock.patch.object(time, "time_ns", partial(int, life.seed)),
+            mock.patch("failover.controller.load_playbook", load),
         ):
             yield
     finally:
@@ -385,6 +396,13 @@ def _determined(life: Life) -> Iterator[None]:
         logging.disable(disabled)
         if collecting:
             gc.enable()
+
+
+@cache
+def _set_aside() -> None:
+    """Whatever is there before the first life is gone through by no collection after it."""
+    gc.collect()
+    gc.freeze()
 
 
 def _report(life: Life, what: str, *more: str) -> str:

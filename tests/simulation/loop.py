@@ -7,12 +7,12 @@ ready at the same time runs in an order that the seed chooses: every interleavin
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import random
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import partial
+from heapq import heappop, heappush
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -34,10 +34,13 @@ class NumberedTask(asyncio.Task[Any]):
 class _Handle:
     """A callback that waits for its turn."""
 
-    __slots__ = ("_callback", "_cancelled", "_context", "_when")
+    __slots__ = ("_args", "_callback", "_cancelled", "_context", "_when")
 
-    def __init__(self, callback: Callable[[], Any], context: Context | None, when: float) -> None:
-        self._callback, self._context, self._when, self._cancelled = callback, context, when, False
+    def __init__(
+        self, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None, when: float
+    ) -> None:
+        self._callback, self._args, self._context, self._when = callback, args, context, when
+        self._cancelled = False
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -50,7 +53,12 @@ class _Handle:
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """asyncio's own loop, but for the time, the order of what is ready, and input, of which there is none."""
+    """asyncio's own loop, but for the time, the order of what is ready, and input, of which there is none.
+
+    Half of what a life costs goes through here, several thousand times: hence what is written out in full.
+    """
+
+    _stopping: bool  # asyncio's own
 
     def __init__(self, rng: random.Random | None = None) -> None:
         super().__init__()
@@ -60,7 +68,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._later: list[tuple[float, int, _Handle]] = []
         self._numbers = itertools.count()
         self.steps = 0
-        self.set_task_factory(self._make_task)
+        self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign]
+        self.get_debug = bool  # type: ignore[method-assign]  # which is False, and asked for each future
 
     def time(self) -> float:
         return self._now
@@ -68,7 +77,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # Any callback, any arguments: the signatures of typeshed say more than is needed here.
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
-        handle = _Handle(partial(callback, *args) if args else callback, context, self._now)
+        handle = _Handle(callback, args, context, self._now)
         self._soon.append(handle)
         return handle
 
@@ -76,48 +85,56 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.call_soon(callback, *args, context=context)
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
-        return self.call_at(self._now + delay, callback, *args, context=context)
-
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
-        handle = _Handle(partial(callback, *args) if args else callback, context, when)
-        heapq.heappush(self._later, (when, next(self._numbers), handle))
+        when = self._now + delay
+        handle = _Handle(callback, args, context, when)
+        heappush(self._later, (when, next(self._numbers), handle))
         return handle
 
-    def _make_task(self, loop: Any, coro: Any, context: Any = None) -> asyncio.Task[Any]:
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
+        handle = _Handle(callback, args, context, when)
+        heappush(self._later, (when, next(self._numbers), handle))
+        return handle
+
+    def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
         # The number comes first: a task is put into a set while it is made.
         task = NumberedTask.__new__(NumberedTask)
         task._number = next(self._numbers)
-        task.__init__(coro, loop=loop, context=context)  # type: ignore[misc]
+        task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]
         return task
 
     def _run_once(self) -> None:
-        later = self._later
-        while later and later[0][2]._cancelled:
-            heapq.heappop(later)
-        if not self._soon:
-            if not later:
+        """Runs on until the loop is told to stop, or Stuck."""
+        later, rng = self._later, self._rng
+        while True:
+            while later and later[0][2]._cancelled:
+                heappop(later)
+            ready = self._soon
+            if later:
+                if not ready and later[0][0] > self._now:
+                    self._now = later[0][0]
+                now = self._now
+                while later and later[0][0] <= now:
+                    ready.append(heappop(later)[2])
+            elif not ready:
                 raise Stuck("every task waits for something that no task will do")
-            self._now = max(self._now, later[0][0])
-        while later and later[0][0] <= self._now:
-            self._soon.append(heapq.heappop(later)[2])
-        ready, self._soon = self._soon, []
-        if self._rng is not None and len(ready) > 1:
-            self._rng.shuffle(ready)
-        self.steps += 1
-        for handle in ready:
-            if not handle._cancelled:
-                self._run(handle)
-
-    def _run(self, handle: _Handle) -> None:
-        try:
-            if handle._context is None:
-                handle._callback()
-            else:
-                handle._context.run(handle._callback)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self.call_exception_handler({"message": "a callback failed", "exception": error})
+            self._soon = []
+            if rng is not None and len(ready) > 1:
+                rng.shuffle(ready)
+            self.steps += 1
+            for handle in ready:
+                if handle._cancelled:
+                    continue
+                try:
+                    if handle._context is None:
+                        handle._callback(*handle._args)
+                    else:
+                        handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self.call_exception_handler({"message": "a callback failed", "exception": error})
+            if self._stopping:
+                return
 
 
 def simulate(work: Coroutine[Any, Any, T], *, rng: random.Random | None = None) -> T:

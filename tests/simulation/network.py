@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from chain.errors import ChainError, OutcomeUnknown, Unavailable
 
@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 NEAR_S: Final = (0.0001, 0.0005)
 """Between processes of one machine."""
+FLUSH_S: Final = (0.0005, 0.005)
+SLOW_FLUSH_S: Final = (0.02, 0.6)
 LATE_S: Final = (0.3, 7.0)
 """How long what is late is on its way; longer than any lease."""
 
@@ -57,6 +59,15 @@ class Process:
             await awake
 
 
+class Disk(Protocol):
+    """What a server writes to."""
+
+    starts: int
+    """How often its server was started again."""
+
+    def flush(self) -> None: ...
+
+
 Work = Callable[[], Coroutine[Any, Any, T]]
 """What a call does at its callee: a transaction, which never waits for anything."""
 
@@ -72,6 +83,8 @@ class Network:
     """How often a request is on its way for very long."""
     repeat: float = 0.0
     """How often a request arrives twice."""
+    slow_flush: float = 0.0
+    """How often a disk takes its time."""
     cuts: set[tuple[str, str]] = field(default_factory=set)
     met: Counter[str] = field(default_factory=Counter)
     """How often something came about that a simulation is made for."""
@@ -87,16 +100,21 @@ class Network:
         timeout_s: float,
         writes: bool = False,
         near: bool = False,
+        disk: Disk | None = None,
     ) -> T:
-        """Raises what `work` raises; Unavailable, or OutcomeUnknown for what `writes`, if no answer comes."""
+        """Raises what `work` raises; Unavailable, or OutcomeUnknown for what `writes`, if no answer comes.
+
+        With a `disk`, the answer waits until that is flushed.
+        """
         if caller.frozen:
             await caller.wait_awake()
         if not caller.up:
             raise asyncio.CancelledError(f"{caller.name} is dead and says nothing")
         loop = asyncio.get_running_loop()
-        message = _Message(self, loop, caller, callee, work, near, loop.create_future())
+        answer = loop.create_future()
+        message = _Message(self, loop, caller, callee, work, near, disk, answer)
         if near:
-            loop.call_later(self.rng.uniform(*NEAR_S), message.arrive)
+            loop.call_later(self.delay_s(NEAR_S), message.arrive)
         else:
             self._send(message)
             if self.repeat and self.rng.random() < self.repeat:
@@ -104,19 +122,25 @@ class Network:
                 self._send(message)
         timer = loop.call_later(timeout_s, message.time_out, writes)
         try:
-            result: T = await message.answer
+            result: T = await answer
             return result
         finally:
             timer.cancel()
-            message.answer.cancel()
+            answer.cancel()
             if caller.frozen:
                 await caller.wait_awake()
 
-    def delay_s(self, near: bool) -> float:
-        return self.rng.uniform(*(NEAR_S if near else self.far_s))
+    def delay_s(self, between: tuple[float, float]) -> float:
+        """As `uniform`, which is called more than anything else here."""
+        low_s, high_s = between
+        return low_s + (high_s - low_s) * self.rng.random()
+
+    def flush_s(self) -> float:
+        slow = self.slow_flush and self.rng.random() < self.slow_flush
+        return self.delay_s(SLOW_FLUSH_S if slow else FLUSH_S)
 
     def meets_cut(self, sender: Process, receiver: Process) -> bool:
-        if (sender.name, receiver.name) in self.cuts:
+        if self.cuts and (sender.name, receiver.name) in self.cuts:
             self.met["cut message"] += 1
             return True
         if self.loss and self.rng.random() < self.loss:
@@ -125,16 +149,16 @@ class Network:
         return False
 
     def _send(self, message: _Message) -> None:
-        delay_s = self.rng.uniform(*self.far_s)
+        delay_s = self.delay_s(self.far_s)
         if self.late and self.rng.random() < self.late:
-            delay_s = self.rng.uniform(*LATE_S)
+            delay_s = self.delay_s(LATE_S)
         message.loop.call_later(delay_s, message.arrive)
 
 
 class _Message:
     """A request, what it does, and its answer."""
 
-    __slots__ = ("answer", "callee", "caller", "loop", "near", "network", "work")
+    __slots__ = ("answer", "callee", "caller", "disk", "loop", "near", "network", "work")
 
     def __init__(
         self,
@@ -144,9 +168,10 @@ class _Message:
         callee: Process,
         work: Work[Any],
         near: bool,
+        disk: Disk | None,
         answer: asyncio.Future[Any],
     ) -> None:
-        self.network, self.loop, self.near = network, loop, near
+        self.network, self.loop, self.near, self.disk = network, loop, near, disk
         self.caller, self.callee, self.work, self.answer = caller, callee, work, answer
 
     def arrive(self) -> None:
@@ -174,10 +199,26 @@ class _Message:
         else:
             work.close()
             raise AssertionError("a transaction waits for nothing")
+        if self.disk is not None and error is None:
+            self.loop.call_later(self.network.flush_s(), self._flush, self.disk, self.disk.starts, result)
+        else:
+            self._reply(result, error)
+
+    def _flush(self, disk: Disk, starts: int, result: Any) -> None:
+        callee = self.callee
+        if callee.frozen:
+            callee.when_awake(lambda: self._flush(disk, starts, result))
+        elif callee.up and disk.starts == starts:
+            disk.flush()
+            self._reply(result, None)
+        else:
+            self._give(None, OutcomeUnknown(f"{callee.name}: connection lost"))
+
+    def _reply(self, result: Any, error: ChainError | None) -> None:
         if self.near:
             self._give(result, error)
         else:
-            self.loop.call_later(self.network.delay_s(near=False), self._return, result, error)
+            self.loop.call_later(self.network.delay_s(self.network.far_s), self._return, result, error)
 
     def _return(self, result: Any, error: ChainError | None) -> None:
         if self.callee.up and not self.answer.done() and not self.network.meets_cut(self.callee, self.caller):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,8 +16,23 @@ from chain.history import History
 from chain.lease import Lease, Leases
 from chain.memory import MemoryLeases
 from chain.registry import Locks
-from chain.store import Batch, DeadEvent, Digest, Identity, NodeState, Page, Progress, Role, Store
-from tests.simulation.network import Network, Process, Work
+from chain.store import (
+    Batch,
+    Checked,
+    DeadEvent,
+    Digest,
+    Glance,
+    Ground,
+    Identity,
+    Knowledge,
+    NodeState,
+    Page,
+    Progress,
+    Role,
+    Seal,
+    Store,
+)
+from tests.simulation.network import NEAR_S, Disk, Network, Process, Work
 from tests.simulation.stores import SimStore
 
 T = TypeVar("T")
@@ -36,10 +51,13 @@ class Line:
     timeout_s: float = 2.0
     near: bool = False
 
-    async def ask(self, work: Work[T], *, writes: bool = False) -> T:
-        return await self.network.call(
-            self.caller, self.callee, work, timeout_s=self.timeout_s, writes=writes, near=self.near
+    def ask(self, work: Work[T], *, writes: bool = False, disk: Disk | None = None) -> Awaitable[T]:
+        return self.network.call(
+            self.caller, self.callee, work, timeout_s=self.timeout_s, writes=writes, near=self.near, disk=disk
         )
+
+    def delay_s(self) -> float:
+        return self.network.delay_s(NEAR_S if self.near else self.network.far_s)
 
 
 class RemoteStore:
@@ -56,10 +74,14 @@ class RemoteStore:
         return await self.line.ask(lambda: self.store.get(stream, revision, limit))
 
     async def add(self, stream: str, expected: Expected, events: Sequence[NewEvent]) -> Appended:
-        return await self.line.ask(lambda: self.store.add(stream, expected, events), writes=True)
+        return await self._append(lambda: self.store.commit(stream, expected, events))
 
     async def append_system(self, stream: str, expected: Expected, events: Sequence[NewEvent]) -> Appended:
-        return await self.line.ask(lambda: self.store.append_system(stream, expected, events), writes=True)
+        return await self._append(lambda: self.store.commit(stream, expected, events, system=True))
+
+    async def _append(self, work: Work[Appended]) -> Appended:
+        """Answered only when what it wrote is durable."""
+        return await self.line.ask(work, writes=True, disk=self.store)
 
     async def log(self, after: Position = Position(0), limit: int = 1000) -> Page:
         return await self.line.ask(lambda: self.store.log(after, limit))
@@ -88,6 +110,12 @@ class RemoteStore:
     async def apply(self, batch: Batch, epoch: Epoch, upstream: str) -> Tip:
         return await self.line.ask(lambda: self.store.apply(batch, epoch, upstream), writes=True)
 
+    async def begin_load(self, epoch: Epoch, upstream: str) -> None:
+        await self.line.ask(lambda: self.store.begin_load(epoch, upstream), writes=True)
+
+    async def end_load(self) -> None:
+        await self.line.ask(self.store.end_load, writes=True)
+
     async def give_up(self, fork: Position, tip: Tip, epoch: Epoch, upstream: str) -> int:
         return await self.line.ask(lambda: self.store.give_up(fork, tip, epoch, upstream), writes=True)
 
@@ -107,7 +135,7 @@ class RemoteStore:
             await line.caller.wait_awake()
         loop = asyncio.get_running_loop()
         if self.store.length > after:
-            await asyncio.sleep(network.delay_s(line.near))
+            await asyncio.sleep(line.delay_s())
             return
         hint = loop.create_future()
 
@@ -116,7 +144,7 @@ class RemoteStore:
                 hint.set_result(None)
 
         def grown() -> None:
-            loop.call_later(network.delay_s(line.near), told)
+            loop.call_later(line.delay_s(), told)
 
         def give_up() -> None:
             if not hint.done():
@@ -146,10 +174,22 @@ class RemoteStore:
     async def fence(self, epoch: Epoch) -> Tip:
         return await self.line.ask(lambda: self.store.fence(epoch), writes=True)
 
-    async def promote(self, epoch: Epoch, promotion: UUID, lease_until: datetime | None = None) -> Tip:
-        return await self.line.ask(lambda: self.store.promote(epoch, promotion, lease_until), writes=True)
+    async def promote(
+        self,
+        epoch: Epoch,
+        promotion: UUID,
+        lease_until: datetime | None = None,
+        *,
+        ground: Ground | None = None,
+    ) -> Tip:
+        return await self.line.ask(
+            lambda: self.store.promote(epoch, promotion, lease_until, ground=ground), writes=True
+        )
 
     async def renew(self, epoch: Epoch, read_at: datetime, duration: timedelta | None) -> None:
+        if self.line.near and self.store.stuns:
+            self.store.stuns = False
+            self.line.caller.freeze()
         await self.line.ask(lambda: self.store.renew(epoch, read_at, duration), writes=True)
 
     async def lapse(self, epoch: Epoch, until: datetime) -> bool:
@@ -169,6 +209,18 @@ class RemoteStore:
 
     async def digest(self, first: Position, last: Position) -> Digest:
         return await self.line.ask(lambda: self.store.digest(first, last))
+
+    async def seal(self, number: int, last: Position, agreed: bytes | None = None) -> Checked:
+        return await self.line.ask(lambda: self.store.seal(number, last, agreed))
+
+    async def seals(self) -> tuple[Seal, ...]:
+        return await self.line.ask(lambda: self.store.seals())
+
+    async def verified(self) -> Knowledge:
+        return await self.line.ask(lambda: self.store.verified())
+
+    async def glance(self, after: Position) -> Glance:
+        return await self.line.ask(lambda: self.store.glance(after))
 
 
 class RemoteLeases:

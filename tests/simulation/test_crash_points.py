@@ -23,8 +23,9 @@ from chain.store import Store
 from chain.topology import Topology
 from failover import ledger_desk
 from failover.plan import plan
-from failover.playbook import load_playbook, playbook_names
+from failover.playbook import playbook_names
 from failover.runner import execute
+from tests.simulation.life import load
 from tests.simulation.loop import simulate
 from tests.simulation.network import Process
 from tests.simulation.world import World
@@ -109,7 +110,7 @@ async def append(store: Store, count: int, prefix: str) -> None:
 
 async def run(world: World, playbook: str, given: Mapping[str, Any]) -> None:
     fleet = world.fleet(Process("an operator"))
-    await execute(fleet, load_playbook(playbook), given, by="an operator")
+    await execute(fleet, load(playbook), given, by="an operator")
     await settled(world)
 
 
@@ -184,7 +185,7 @@ async def life(case: Case, at: int | None, *, after: bool) -> tuple[Outcome, int
         return crashing[0]
 
     fleet = world.fleet(process, registry=watched)
-    playbook = load_playbook(case.playbook)
+    playbook = load(case.playbook)
     if case.approved:
         planned = await plan(world.fleet(process), playbook, case.given)
         await world.registry().decide(approve_plan(planned.hash, "Ada", 3600), by="Ada")

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from uuid import uuid4
+from unittest import mock
+from uuid import UUID, uuid4
 
 import pytest
 
-from chain.commands import finish_run, start_join, start_run, start_step
+from chain.commands import finish_run, finish_step, start_join, start_run, start_step
 from chain.errors import ChainError, Refused
 from chain.event import EMPTY, Epoch
 from failover.playbook import load_playbook
-from failover.runner import resume
+from failover.runner import abort, resume
+from tests.simulation.invariants import Invariants
 from tests.simulation.loop import simulate
 from tests.simulation.network import Process
 from tests.simulation.test_crash_points import append, run, settled
@@ -67,6 +69,82 @@ def test_a_head_that_lost_its_whole_log_does_not_go_on_before_it_has_asked_its_s
         assert successor.has(next(e.id for e in successor.events if e.data == b"a4"))
 
     simulate(life())
+
+
+@pytest.mark.parametrize("back_to", ["where it was granted the epoch", "before that"])
+def test_a_promotion_that_is_lost_before_it_is_on_record_gives_no_place_twice(back_to: str) -> None:
+    """Found by old-backup 50873: promoted again at an earlier place, it gave the first place once more."""
+
+    async def life() -> None:
+        world = World(random.Random(1), nodes={"east-1": "east", "west-2": "west"})
+        await world.start()
+        await settled(world)
+        old, new = world.machines["east-1"].store, world.machines["west-2"].store
+        await append(old, 5, "a")
+        await _until(lambda: new.last == old.last)
+        earlier = new.snapshot()
+        await append(old, 5, "b")
+        await _until(lambda: new.last == old.last)
+        world.crash("east-1")
+
+        promoted: list[str] = []
+
+        def lose_registry(node: str, epoch: Epoch, promotion: UUID) -> None:
+            Invariants.promoted(world.invariants, node, epoch, promotion)
+            if epoch == 2 and not promoted:
+                world.crash_registry()
+            promoted.append(node)
+
+        with mock.patch.object(world.invariants, "promoted", lose_registry, create=True):
+            world.start_controller("one")
+            await _until(lambda: new.last.epoch == 2)
+            promotion = new.events[-1]
+            world.crash("west-2")
+            lost = back_to == "before that"
+            world.lose_disk("west-2", earlier if lost else world.at_grant["west-2"])
+            world.revive_registry()
+            world.revive("west-2")
+            await _until(lambda: world.writable() == ["west-2"])
+        world.revive("east-1")
+        topology = await settled(world)
+        await append(new, 5, "c")
+        await settled(world)
+        if lost:
+            assert topology.epoch > 2
+            assert promotion not in new.events
+        else:
+            assert new.events[promotion.position - 1] == promotion
+            assert world.invariants.met["a promotion written again"] == 1
+        assert not world.invariants.broken
+
+    simulate(life())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_head_that_got_its_place_back_does_not_take_itself_for_lost(seed: int) -> None:
+    """Found by freeze 200155: it fenced itself to ask for one more epoch, and the undoing never ended."""
+
+    async def life() -> None:
+        world = World(random.Random(seed), nodes={"east-1": "east", "west-2": "west"})
+        await world.start()
+        await settled(world)
+        started, registry = uuid4(), world.registry()
+        await registry.decide(start_run(started, "failover", {}, "a test", text=_TEXT), by="a test")
+        chosen = {"node": "west-2", "head": "east-1"}
+        for step, result in (("choose-candidate", chosen), ("end-lease", None)):
+            await registry.decide(start_step(started, step), by="a test")
+            if result is not None:
+                await registry.decide(finish_step(started, step, result), by="a test")
+        await registry.take_lease(Epoch(2), "", 3.0, await registry.lease())
+        await _until(lambda: world.machines["east-1"].daemon._keeper.lost_to == 2)  # type: ignore[union-attr]
+        await abort(world.fleet(Process("an operator")), by="a test")
+        topology = await settled(world)
+        assert (topology.head, topology.epoch) == ("east-1", 2)
+
+    simulate(life(), rng=random.Random(seed))
+
+
+_TEXT = load_playbook("failover").model_dump_json()
 
 
 def test_a_head_that_a_lost_operation_has_fenced_goes_on_by_itself() -> None:
@@ -190,3 +268,21 @@ async def _until(true: object) -> None:
     async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.05)
+
+
+def test_a_follower_that_goes_back_under_its_daemon_is_filled_again_though_nothing_new_is_written() -> None:
+    """Seed 8083 of old-backup: the link believed its own last word, and no batch came that would fail."""
+
+    async def life() -> None:
+        world = World(random.Random(1), nodes={"east-1": "east", "west-2": "west"})
+        await world.start()
+        await settled(world)
+        head, follower = world.machines["east-1"].store, world.machines["west-2"].store
+        backup = follower.snapshot()
+        await append(head, 5, "a")
+        await _until(lambda: follower.last == head.last)
+        world.lose_disk("west-2", backup)
+        world.start_server("west-2")
+        await _until(lambda: follower.last == head.last)
+
+    simulate(life())

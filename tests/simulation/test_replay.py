@@ -40,5 +40,4 @@ def test_a_failure_is_told_with_the_shortest_history_found_and_how_to_see_it_aga
     assert whole[-1].endswith(f"again: python -m tests.simulation {scenario.name} {seed}")
     assert told[0].startswith("L7")
     assert told == str(again.value).splitlines()
-    faults = [sum("fault" in line for line in lines) for lines in (whole, told)]
-    assert 1 <= faults[1] < faults[0]
+    assert without, "faults that had nothing to do with it are left out"

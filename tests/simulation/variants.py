@@ -26,7 +26,7 @@ from chain.history import History
 from chain.lease import Lease
 from chain.memory import MemoryLeases, MemoryStore
 from chain.registry import Registry
-from chain.store import Batch, Store
+from chain.store import Batch, NodeState, Store
 from chain.topology import Topology
 from failover.fleet import Fleet
 from failover.steps import STEPS, Context
@@ -49,12 +49,14 @@ class Variant:
     seeds: int
     caught: tuple[str, ...]
     """One of these is in what is found."""
+    first: int = 1
+    """The seed that caught it when all were last gone through: looked at before the others."""
 
 
 def find(variant: Variant) -> tuple[int, str]:
-    """The first seed that catches it, and the violation. Raises AssertionError if none does in time."""
+    """A seed that catches it, and the violation. Raises AssertionError if none does in time."""
     with variant.broken():
-        for seed in range(1, variant.seeds + 1):
+        for seed in dict.fromkeys((variant.first, *range(1, variant.seeds + 1))):
             try:
                 live(SCENARIOS[variant.scenario], seed)
             except Violation as violation:
@@ -103,7 +105,7 @@ def join_unheard() -> Iterator[None]:
 
 @contextmanager
 def stale_record() -> Iterator[None]:
-    """A node takes up its epoch again though it is on record that it has begun."""
+    """A node takes up its epoch again though it is on record that it has begun, wherever its log ends."""
 
     async def take(
         registry: Registry, store: Store, node: str, epoch: Epoch, promotion: UUID, terms: Any, **_: str
@@ -152,12 +154,15 @@ def promote_first() -> Iterator[None]:
 @contextmanager
 def no_compare() -> Iterator[None]:
     """Decisions are appended wherever the registry's stream is."""
-    original = SimStore.append_system
+    original = SimStore.commit
 
-    async def append(self: SimStore, stream: str, expected: Expected, events: Sequence[NewEvent]) -> Appended:
-        return await original(self, stream, Expect.ANY, events)
+    async def commit(
+        self: SimStore, stream: str, expected: Expected, events: Sequence[NewEvent], *, system: bool = False
+    ) -> Appended:
+        anywhere = Expect.ANY if system else expected
+        return await original(self, stream, anywhere, events, system=system)
 
-    with mock.patch.object(SimStore, "append_system", append):
+    with mock.patch.object(SimStore, "commit", commit):
         yield
 
 
@@ -286,10 +291,11 @@ def any_predecessor() -> Iterator[None]:
 
 @contextmanager
 def fence_forgotten() -> Iterator[None]:
-    """A node that is fenced says so and does not note it."""
+    """A head that is fenced says so and does not note it. (Of a candidate, the grant would find it out.)"""
+    original = SimStore.fence
 
     async def fence(self: SimStore, epoch: Epoch) -> Tip:
-        return self.last
+        return self.last if self.leads else await original(self, epoch)
 
     with mock.patch.object(SimStore, "fence", fence):
         yield
@@ -330,11 +336,18 @@ def reign_not_on_record() -> Iterator[None]:
 
 
 @contextmanager
+def read_past_durable() -> Iterator[None]:
+    """Whoever reads a log is handed what is not flushed yet."""
+    with mock.patch.object(SimStore, "settle"):
+        yield
+
+
+@contextmanager
 def empty_leads() -> Iterator[None]:
     """A node without events may take over."""
 
-    def everyone(tips: Mapping[str, Tip], topology: Topology) -> dict[str, Tip]:
-        return dict(tips)
+    def everyone(states: Mapping[str, NodeState], topology: Topology) -> dict[str, Tip]:
+        return {node: state.tip for node, state in states.items()}
 
     with (
         mock.patch("failover.steps.head.may_lead", everyone),
@@ -354,21 +367,23 @@ TWO_WRITERS: Final = ("both take writes",)
 OTHER_CONTENT: Final = (" gave ", "L4")
 _VARIANTS: Final = (
     Variant("no margin", no_margin, "slow-clocks", 20, TWO_WRITERS),
-    Variant("no guard", no_guard, "still-clocks", 20, TWO_WRITERS),
+    Variant("no guard", no_guard, "still-clocks", 20, TWO_WRITERS, 14),
     Variant("expiry by wall clock", wall_clock, "slow-clocks", 20, TWO_WRITERS),
-    Variant("promote before the lease has ended", promote_first, "two-of-each", 150, TWO_WRITERS),
-    Variant("grant without compare-and-set", no_compare, "two-of-each", 20, BEGUN_TWICE),
+    Variant("promote before the lease has ended", promote_first, "two-of-each", 150, TWO_WRITERS, 32),
+    Variant("grant without compare-and-set", no_compare, "two-of-each", 60, BEGUN_TWICE, 13),
     Variant("fork by position", fork_by_position, "lonely-heads", 40, ("L3", "L4", "not whole")),
     Variant("truncate without keeping", truncate, "lonely-heads", 60, ("L7",)),
     Variant("restart without a new epoch", no_new_epoch, "lost-flush", 30, OTHER_CONTENT),
     Variant("progress told before commit", told_too_early, "steady", 10, ("never was",)),
-    Variant("checkpoint apart from data", own_checkpoint, "lost-flush", 60, ("not whole",)),
+    Variant("checkpoint apart from data", own_checkpoint, "lost-flush", 300, ("not whole",), 7),
     Variant("retry with new ids", new_ids, "flapping", 20, ("in the log twice", "where it never was")),
     Variant("fence forgotten", fence_forgotten, "moves", 30, TWO_WRITERS),
-    Variant("promises forgotten", promises_forgotten, "registry-outage", 150, TWO_WRITERS),
-    Variant("reign not on record", reign_not_on_record, "lost-flush", 100, OTHER_CONTENT),
-    Variant("a reign begun twice", stale_record, "old-backup", 100, OTHER_CONTENT),
-    Variant("an empty node takes over", empty_leads, "regions", 100, ("not whole",)),
+    Variant("deadline from now", deadline_from_now, "frozen-renewals", 60, TWO_WRITERS),
+    Variant("promises forgotten", promises_forgotten, "registry-outage", 150, TWO_WRITERS, 34),
+    Variant("reign not on record", reign_not_on_record, "lost-flush", 100, OTHER_CONTENT, 23),
+    Variant("a reign begun twice", stale_record, "old-backup", 400, OTHER_CONTENT, 391),
+    Variant("read past the durable point", read_past_durable, "failover-storm", 60, ("had not flushed",), 20),
+    Variant("an empty node takes over", empty_leads, "regions", 400, ("not whole",), 92),
 )
 VARIANTS: Final[Mapping[str, Variant]] = {v.name: v for v in _VARIANTS}
 
@@ -376,7 +391,6 @@ NOT_CAUGHT: Final = (
     Variant("lease taken without seen", take_unseen, "registry-outage", 400, TWO_WRITERS),
     Variant("apply without the previous entry", any_predecessor, "lonely-heads", 600, ("L4",)),
     Variant("a member of whom the head has not heard", join_unheard, "growing", 500, TWO_WRITERS),
-    Variant("deadline from now", deadline_from_now, "freeze", 600, TWO_WRITERS),
 )
 """What no scenario finds yet: nothing is claimed of these."""
 

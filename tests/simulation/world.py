@@ -27,7 +27,7 @@ from chain.topology import Topology
 from failover.controller import Controller
 from failover.fleet import Fleet
 from replicator.daemon import NodeDaemon
-from replicator.link import Pace
+from replicator.read_ahead import Pace
 from replicator.server import report
 from tests.simulation.invariants import Decided, Invariants
 from tests.simulation.network import Network, Process
@@ -45,10 +45,14 @@ class Clock:
 
     rate: float = 1.0
     offset_s: float = 0.0
+    _read: tuple[float, datetime] = 0.0, _START
+    """Its seconds and its time when it was last read: it is read several times at once."""
 
     def now(self) -> datetime:
-        true_s = asyncio.get_running_loop().time()
-        return _START + timedelta(seconds=true_s * self.rate + self.offset_s)
+        shown_s = asyncio.get_running_loop().time() * self.rate + self.offset_s
+        if shown_s != self._read[0]:
+            self._read = shown_s, _START + timedelta(seconds=shown_s)
+        return self._read[1]
 
 
 @dataclass(slots=True)
@@ -89,6 +93,12 @@ class World:
     sessions: Sessions = field(default_factory=Sessions)
     invariants: Invariants = field(init=False)
     decided: Decided = field(init=False)
+    at_grant: dict[str, Snapshot] = field(default_factory=dict)
+    """What was on the disk of each node when it was last granted an epoch."""
+    doomed: set[str] = field(default_factory=set)
+    """Servers that crash with their next append, or batch, perhaps before it is flushed."""
+    falling: list[asyncio.TimerHandle] = field(default_factory=list)
+    """The crashes of those that have written it."""
     disks_lied: bool = False
     """A disk has gone back: who counts on it can't keep every word."""
     _registry_store: SimStore = field(init=False)
@@ -122,7 +132,9 @@ class World:
         for name, region in everyone.items():
             drift = self.rng.choice((-1.0, -0.3, 0.3, 1.0)) * self.drift
             clock = Clock(1.0 + drift, self.rng.uniform(-3600, 3600))
-            store = SimStore(name, clock=clock.now, watch=self.invariants)
+            store = SimStore(
+                name, clock=clock.now, watch=self.invariants, rng=random.Random(self.rng.random())
+            )
             self.machines[name] = Machine(
                 name, region, clock, store, Process(name), Process(f"daemon of {name}")
             )
@@ -206,6 +218,19 @@ class World:
         self.crash(*names)
         for name in names:
             await self.kill_daemon(name)
+
+    def doom(self, name: str) -> None:
+        if name in self.doomed:
+            self.doomed.discard(name)
+            kill = self.machines[name].server.kill
+            later = asyncio.get_running_loop().call_later(self.rng.uniform(0.0, 0.008), kill)
+            self.falling.append(later)
+
+    def spare_all(self) -> None:
+        """Whoever is doomed lives on."""
+        self.doomed.clear()
+        while self.falling:
+            self.falling.pop().cancel()
 
     def start_server(self, name: str) -> None:
         machine = self.machines[name]

@@ -23,12 +23,16 @@ begin
     select * into r
       from chain.append_group(array[p_stream], array[1], array[p_expected], array[v_count],
                               array_fill(1, array[v_count]), p_id, p_type, p_data, p_metadata);
-    if r.outcome = 'conflict' then
+    if r.r_outcome[1] = 'conflict' then
+        perform chain.settle();  -- it tells of others' events, which a crash must not take back
         perform chain.fail('GC001',
             format('stream %s is at revision %s, not at %s as expected, or holds some of these events already',
-                   p_stream, r.last_revision, p_expected),
-            jsonb_build_object('current', r.last_revision));
+                   p_stream, r.r_revision[1], p_expected),
+            jsonb_build_object('current', r.r_revision[1]));
     end if;
-    return query select r.first_position, r.last_revision, r.in_epoch, r.outcome = 'repeated';
+    if r.r_tip is not null then
+        perform pg_notify('chain_log', r.r_tip::text);
+    end if;
+    return query select r.r_position[1], r.r_revision[1], r.r_epoch[1], r.r_outcome[1] = 'repeated';
 end
 $$;

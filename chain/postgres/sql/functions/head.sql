@@ -28,7 +28,6 @@ begin
             format('the clock of node %s runs %s behind what it was', n.node, n.seen - clock_timestamp()),
             p_hint => 'its daemon asks for a new epoch by itself; see to the clock of the machine');
     end if;
-    perform chain.durable();
     return n;
 end
 $$;

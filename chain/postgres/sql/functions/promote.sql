@@ -1,7 +1,18 @@
 -- Makes this node the head of an epoch, and writes that into its log. Again with the same epoch and id: no
 -- more than the first time. It may take writes before `p_lease_until`, at least a reading of this server's clock
--- since its start; null means without end. Refuses while it has promised not to be promoted.
-create or replace function chain.promote(p_epoch bigint, p_promotion uuid, p_data bytea, p_lease_until timestamptz)
+-- since its start; null means without end. Refuses while it has promised not to be promoted, and at another tip
+-- than the one that it was granted the epoch at: a log that went back would give that place to another event, too.
+-- The event is dated `p_granted_clock`, its own clock at the grant, so that the same promotion is the same event
+-- whenever it is written. Without a grant (a node that no registry governs) these are null.
+create or replace function chain.promote(
+    p_epoch            bigint,
+    p_promotion        uuid,
+    p_data             bytea,
+    p_lease_until      timestamptz,
+    p_granted_position bigint,
+    p_granted_epoch    bigint,
+    p_granted_clock    timestamptz
+)
 returns table (tip_position bigint, tip_epoch bigint)
 language plpgsql
 as $$
@@ -23,6 +34,13 @@ begin
             jsonb_build_object('epoch', n.epoch));
     end if;
 
+    if (n.tip_position, n.tip_epoch) <> (p_granted_position, p_granted_epoch) then
+        perform chain.fail('GC007',
+            format('node %s is at %s@%s and was granted epoch %s at %s@%s',
+                   n.node, n.tip_position, n.tip_epoch, p_epoch, p_granted_position, p_granted_epoch),
+            jsonb_build_object('epoch', n.epoch));
+    end if;
+
     if p_lease_until < pg_postmaster_start_time() then  -- late: what its caller saw may have been lost since
         perform chain.fail('GC007',
             format('the server of node %s restarted at %s, since the reading of its clock at %s',
@@ -36,7 +54,12 @@ begin
             p_hint => 'the head is alive and waits for the registry');
     end if;
 
-    v_now := greatest(clock_timestamp(), n.clock);
+    if chain.loading() then
+        perform chain.fail('GC007', format('node %s is being loaded and can''t be promoted yet', n.node),
+            jsonb_build_object('epoch', n.epoch));
+    end if;
+
+    v_now := coalesce(p_granted_clock, greatest(clock_timestamp(), n.clock));
     insert into chain.event (position, epoch, stream, revision, id, type, data, metadata, recorded_at)
     values (n.tip_position + 1, p_epoch, '$epoch',
             coalesce((select max(e.revision) + 1 from chain.event e where e.stream = '$epoch'), 0),
@@ -44,7 +67,7 @@ begin
 
     update chain.node
        set role = 'head', epoch = p_epoch, reign = p_epoch, promotion = p_promotion, upstream = null,
-           tip_position = n.tip_position + 1, tip_epoch = p_epoch, clock = v_now,
+           tip_position = n.tip_position + 1, tip_epoch = p_epoch, clock = greatest(v_now, n.clock),
            seen = clock_timestamp(), lease_until = coalesce(p_lease_until, 'infinity');
     delete from chain.alive;
     insert into chain.alive values (p_epoch, pg_postmaster_start_time());

@@ -7,5 +7,6 @@ select chain, node, role, epoch, reign, promotion, upstream, tip_position, tip_e
        case when isfinite(lease_until) then extract(epoch from lease_until - clock_timestamp())::double precision
             when lease_until > 'epoch' then double precision 'infinity'
             else double precision '-infinity' end   as lease_left,
-       clock_timestamp() < promised                 as promised
+       clock_timestamp() < promised                 as promised,
+       chain.loading()                              as loading
   from chain.node;

@@ -1,0 +1,1 @@
+"""The checks, a noun each. A check is a function from the evidence to its findings; none knows another."""
