@@ -353,5 +353,4 @@ def _(decision: PlanApproved, topology: Topology) -> Topology:
 def _with_step(topology: Topology, step: RunStep) -> Topology:
     if topology.run is None:
         raise Corrupt(f"step {step.name} was journaled outside a run")
-    others = tuple(s for s in topology.run.steps if s.name != step.name)
-    return replace(topology, run=replace(topology.run, steps=(*others, step)))
+    return replace(topology, run=topology.run.with_step(step))

@@ -7,7 +7,7 @@ A value, folded from the registry's decisions (`chain.decisions`). What a node h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -56,6 +56,11 @@ class Run:
     def result(self, step: str) -> Mapping[str, Any] | None:
         """What a finished step gave; None if it has not finished."""
         return next((done.result for done in self.steps if done.name == step), None)
+
+    def with_step(self, step: RunStep) -> Run:
+        """With what is known of a step now, as its last."""
+        others = tuple(s for s in self.steps if s.name != step.name)
+        return replace(self, steps=(*others, step))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -85,7 +85,7 @@ async def plan(fleet: Fleet, playbook: Playbook, given: Mapping[str, Any]) -> Pl
                 except TimeoutError:
                     raise Refused(f"{step.step} could not be answered within {step.timeout_s:g} s") from None
             found[step.step] = dict(result)
-            run = replace(run, steps=(*run.steps, RunStep(step.step, result)))
+            run = run.with_step(RunStep(step.step, result))
     loss = pause = None
     if any(step.step == "promote" for step in playbook.steps):
         loss, pause = await _cost(fleet, topology, playbook, found)

@@ -193,6 +193,8 @@ async def life(case: Case, at: int | None, *, after: bool) -> tuple[Outcome, int
         await execute(fleet, playbook, case.given, by="the operator")
     except Crash:
         process.up = False
+        if (await world.topology()).run is not None:  # what an operator sees who gives the command again
+            await plan(world.fleet(Process("another")), playbook, case.given)
         world.start_controller("two")
     if at == 1 and not after and case.playbook != "failover":
         await settled(world)  # nothing had been begun: there is nothing to carry on
