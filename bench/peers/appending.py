@@ -21,7 +21,7 @@ PEERS: Final[dict[str, Peer]] = {
 }
 PREPARES: Final[dict[str, Callable[[str], Awaitable[None]]]] = {
     geochain.NAME: geochain.prepare,
-    geochain.INSIDE: geochain.prepare,
+    geochain.INSIDE: geochain.prepare_inside,
     event_sourcing.NAME: event_sourcing.prepare,
     message_db.NAME: message_db.prepare,
     limits.COMMITS: limits.prepare,

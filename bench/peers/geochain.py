@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from importlib.resources import files
 from typing import Final
 
 from bench.data import METADATA, payloads
@@ -17,13 +18,28 @@ from chain.store import Identity
 NAME: Final = "geochain"
 INSIDE: Final = "geochain, its lock held to the commit"
 
-_APPEND: Final = "select * from chain.append($1, $2, $3, $4, $5, $6)"
+_SHIPPED: Final = files("chain.postgres").joinpath("sql", "functions", "append_one.sql")
+_INSIDE: Final = "call public.append_inside($1, $2, $3, $4, $5, $6)"
 
 
 async def prepare(dsn: str) -> None:
     async with opened(Node("alone", "alone", dsn)) as store:
         await store.prepare(Identity(CHAIN, "alone"))
         await store.promote(EPOCH, promotion())
+
+
+async def prepare_inside(dsn: str) -> None:
+    """Beside the shipped procedure, the same without its early commit and the flush that follows it."""
+    await prepare(dsn)
+    text = _SHIPPED.read_text("utf-8")
+    first, behind = (
+        text.index("    v_set := pg_catalog.set_config("),
+        text.index("    v_set := pg_catalog.pg_notify("),
+    )
+    async with connected(dsn) as connection:
+        await connection.execute(
+            (text[:first] + text[behind:]).replace("chain.append_one(", "public.append_inside(")
+        )
 
 
 async def append(
@@ -60,23 +76,19 @@ async def append(
 async def append_inside(
     dsn: str, workload: Workload, process: int, wait_told: Callable[[], Awaitable[None]]
 ) -> Tally:
-    """The same append as one statement that commits as usual: nobody else appends until the disk has it."""
+    """The shipped append of one event, committed as usual: nobody else appends until the disk has it."""
     data = payloads(256, workload.data_bytes)
     async with AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(connected(dsn)) for _ in range(workload.callers_each)]
 
         async def one(caller: int, number: int) -> bool:
-            first = number * workload.batch
-            bodies = [data[n % len(data)] for n in range(first, first + workload.batch)]
-            await connections[caller].fetchrow(
-                _APPEND,
-                f"order-{process}-{caller}",
-                first - 1,
-                [new_id() for _ in bodies],
-                ["OrderPlaced"] * len(bodies),
-                bodies,
-                [METADATA] * len(bodies),
+            stream, body = f"order-{process}-{caller}", data[number % len(data)]
+            row = await connections[caller].fetchrow(
+                _INSIDE, stream, number - 1, new_id(), "OrderPlaced", body, METADATA
             )
+            assert row is not None
+            if row["r_position"] is None:
+                raise RuntimeError(f"{stream} is not at revision {number - 1}")
             return True
 
         return await drive(one, workload, wait_told)
