@@ -8,6 +8,7 @@ daemons, links and operators do to it at the same time.
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -243,8 +244,13 @@ class Replica(Protocol):
         not come up to `after`.
         """
 
-    async def apply(self, batch: Batch, epoch: Epoch, upstream: str) -> Tip:
+    async def apply(
+        self, batch: Batch, epoch: Epoch, upstream: str, *, behind: Future[Tip] | None = None
+    ) -> Tip:
         """Puts the batch behind the tip, batch and tip in one transaction. Returns the new tip.
+
+        `behind` is the applying of the batch before, if that is still under way: its end is waited for, and
+        only what can be done beside it is begun.
 
         A batch that reached the tip (`at_tip`) is durable then; one that others may follow at the latest when
         anyone reads it, or `tip`. A crash may take it back until then.

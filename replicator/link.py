@@ -27,6 +27,7 @@ from chain.history import History, fork
 from chain.store import Batch, NodeState, Replica
 from chain.tasks import end
 from chain.topology import Follow
+from replicator.applying import Applying
 from replicator.read_ahead import Pace, ReadAhead
 
 
@@ -207,10 +208,11 @@ class Link:
             )
 
     async def _stream(self) -> None:
-        """Copies batch by batch; those that follow are read while one is committed."""
+        """Copies batch by batch: one is applied beside the one before it, and those that follow are read."""
         known = self.status.source_tip.position
         ahead = ReadAhead(self._read, self.pace, self.status.target_tip.position, known)
         looking: asyncio.Task[Tip] | None = None
+        applying = Applying(self._apply)
         try:
             loading = (await self.target.state()).loading
             self._enter(LinkState.LOADING if loading else LinkState.STREAMING)
@@ -222,11 +224,17 @@ class Link:
                 if looking is None and not batch.at_tip and batch.count and ahead.source_tip == batch.last:
                     looking = asyncio.create_task(self._source_tip())  # there is more: how much?
                 if batch.count:
-                    await self._apply(batch)
+                    await applying.begin(batch)
+                if batch.at_tip:
+                    await applying.wait()
                 if self.status.state is LinkState.LOADING and batch.at_tip:
                     await self.target.end_load()
                     self._enter(LinkState.STREAMING)
+        except ChainError:
+            await applying.wait()  # the source may be lost, and this the last that came from it
+            raise
         finally:
+            await applying.close()
             await ahead.close()
             if looking is not None:
                 await end(looking)
@@ -261,8 +269,8 @@ class Link:
         self.status = replace(self.status, source_tip=tip)
         return tip
 
-    async def _apply(self, batch: Batch) -> None:
-        tip = await self.target.apply(batch, self.assignment.epoch, self.assignment.upstream)
+    async def _apply(self, batch: Batch, behind: asyncio.Task[Tip] | None) -> Tip:
+        tip = await self.target.apply(batch, self.assignment.epoch, self.assignment.upstream, behind=behind)
         if tip.position != batch.last:
             raise Corrupt(f"{self.target_name} is at {tip} after a batch up to {batch.last}")
         self._failures = 0
@@ -270,6 +278,7 @@ class Link:
         self.status = replace(
             self.status, target_tip=tip, source_tip=source_tip, events=self.status.events + batch.count
         )
+        return tip
 
     def _enter(self, state: LinkState, error: str = "") -> None:
         before = self.status

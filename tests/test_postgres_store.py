@@ -353,7 +353,7 @@ async def test_no_session_can_make_an_append_or_a_fence_less_durable(
         "select chain.promote(2, gen_random_uuid(), '', null, null, null, null)",
         "select chain.detach(3)",
         "select chain.follow_upstream(3, 'b', 'tail')",
-        "select chain.apply_begin(3, 'b', 3, 2, true)",
+        "select chain.apply_end(3, 'b', 3, 2, 0, true)",
     ):
         async with behind.transaction():
             await behind.execute(call)
@@ -388,7 +388,7 @@ async def until_waiting(behind: Connection) -> None:
 async def test_nobody_applies_with_no_upstream(head: Head) -> None:
     behind = head.behind
     with pytest.raises(asyncpg.PostgresError) as refusal:
-        await behind.execute("select chain.apply_begin(1, null, 1, 1, true)")
+        await behind.execute("select chain.apply_begin(1, null, 1, 1)")
     assert refusal.value.sqlstate == "GC007"
 
 

@@ -8,6 +8,7 @@ batch, too, revisions have no holes and epochs don't fall.
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -140,7 +141,11 @@ class MemoryStore(Verifying):
         at_tip = after + len(rows) >= self._log.tip.position
         return Batch(after, after_epoch, len(rows), (header, *rows, trailer), at_tip)
 
-    async def apply(self, batch: Batch, epoch: Epoch, upstream: str) -> Tip:
+    async def apply(
+        self, batch: Batch, epoch: Epoch, upstream: str, *, behind: Future[Tip] | None = None
+    ) -> Tip:
+        if behind is not None:
+            await asyncio.wait({behind})
         self._check_follower(epoch, upstream, Tip(batch.after, batch.after_epoch))
         events = decode(batch.chunks)
         if len(events) != batch.count:

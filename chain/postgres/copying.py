@@ -1,14 +1,18 @@
 """A node's log on PostgreSQL as links copy it: in binary COPY rows, undecoded where there are many.
 
 A batch of a few events, as they come to a node that keeps up, is one call instead of five, since there the
-way to and fro is what takes the time. Both ways go through `chain.apply_begin` and `chain.apply_end`.
+way to and fro is what takes the time. Both ways go through `chain.apply_begin` and `chain.apply_end`. A large
+one is copied while the one before it still is: two processes of the server share the work.
 """
 
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
 from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar, Final
+
+import asyncpg
 
 from chain.encoding import COLUMNS, decode, split_first
 from chain.errors import Corrupt, StaleLink
@@ -97,18 +101,24 @@ class Copying:
             raise StaleLink(f"the log of {self.name} has no event at position {after}")
         return Batch(after, previous.epoch, count - 1, rest, at_tip=count - 1 < limit)
 
-    async def apply(self, batch: Batch, epoch: Epoch, upstream: str) -> Tip:
-        if batch.count <= self.few and batch.size_bytes <= _BLOCK_BYTES:
-            return await self._apply_few(batch, epoch, upstream)
+    async def apply(
+        self, batch: Batch, epoch: Epoch, upstream: str, *, behind: Future[Tip] | None = None
+    ) -> Tip:
+        is_small = batch.count <= self.few and batch.size_bytes <= _BLOCK_BYTES
+        try:
+            if is_small:
+                return await self._apply_few(batch, epoch, upstream, behind)
+            return await self._copy(batch, epoch, upstream, behind)
+        except Corrupt as error:
+            # Rows that are there already: the batch holds some twice, or another link has put them there.
+            if isinstance(error.__cause__, asyncpg.UniqueViolationError):
+                await self._check_nobody_else_applied(batch, behind)
+            raise
+
+    async def _copy(self, batch: Batch, epoch: Epoch, upstream: str, behind: Future[Tip] | None) -> Tip:
+        link = epoch, upstream, batch.after, batch.after_epoch
         async with self._sessions.transaction(writes=True) as connection:
-            await connection.execute(
-                "select chain.apply_begin($1, $2, $3, $4, $5)",
-                epoch,
-                upstream,
-                batch.after,
-                batch.after_epoch,
-                batch.at_tip,  # else the disk writes it while the next one comes
-            )
+            await connection.execute("select chain.apply_begin($1, $2, $3, $4)", *link)
             tag = await connection.copy_to_table(
                 "event",
                 schema_name="chain",
@@ -117,17 +127,36 @@ class Copying:
                 format="binary",
             )
             self._check_count(batch, _copied(tag))
-            return tip_of(await connection.fetchrow("select * from chain.apply_end($1)", batch.count))
+            if behind is not None:
+                await asyncio.wait({behind})
+            row = await connection.fetchrow(
+                "select * from chain.apply_end($1, $2, $3, $4, $5, $6)",
+                *link,
+                batch.count,
+                batch.at_tip,  # else the disk writes it while the next one comes
+            )
+            return tip_of(row)
 
-    async def _apply_few(self, batch: Batch, epoch: Epoch, upstream: str) -> Tip:
+    async def _apply_few(self, batch: Batch, epoch: Epoch, upstream: str, behind: Future[Tip] | None) -> Tip:
         events = decode(batch.chunks)
         self._check_count(batch, len(events))
         columns = zip(*events, strict=True) if events else ((),) * len(COLUMNS)
+        if behind is not None:
+            await asyncio.wait({behind})
         async with self._sessions.use(writes=True) as connection:
             row = await connection.fetchrow(
                 _APPLY, epoch, upstream, batch.after, batch.after_epoch, *map(list, columns)
             )
         return tip_of(row)
+
+    async def _check_nobody_else_applied(self, batch: Batch, behind: Future[Tip] | None) -> None:
+        """Raises StaleLink if the tip is not, or no more, where the batch begins."""
+        if behind is not None:
+            await asyncio.wait({behind})
+        async with self._sessions.use() as connection:
+            position = await connection.fetchval("select tip_position from chain.node")
+        if position != batch.after:
+            raise StaleLink(f"{self.name} is at position {position}, and a batch begins behind {batch.after}")
 
     def _check_count(self, batch: Batch, count: int) -> None:
         if count != batch.count:

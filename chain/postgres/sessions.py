@@ -60,6 +60,7 @@ _UNREACHABLE: Final = (
     asyncpg.TooManyConnectionsError,
     asyncpg.QueryCanceledError,
     asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.DiskFullError,
     asyncpg.OutOfMemoryError,
@@ -163,6 +164,10 @@ class Sessions:
                 "application_name": f"geochain {self.name}",
                 "idle_in_transaction_session_timeout": str(int(self.timeout_s * 1000)),
                 "lock_timeout": str(int(self.timeout_s * 1000)),
+                # A machine that vanishes leaves its locks behind: the server asks after it and lets them go.
+                "tcp_keepalives_idle": "5",
+                "tcp_keepalives_interval": "5",
+                "tcp_keepalives_count": "3",
                 "timezone": "UTC",
                 "jit": "off",
                 # Every query of ours goes by an index. Plans are kept: one that was made when the log was

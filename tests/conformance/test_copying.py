@@ -147,6 +147,36 @@ async def test_of_two_links_with_the_same_batch_one_wins(stores: Stores) -> None
     assert sum(isinstance(result, StaleLink) for result in results) == 3
 
 
+async def test_batches_may_be_applied_beside_each_other(stores: Stores) -> None:
+    source, target = await head(stores), await follower(stores)
+    await source.add("s", Expect.ANY, events(2000))
+    applying: list[asyncio.Task[Tip]] = []
+    for after in range(0, 2001, 500):
+        batch = await source.read(Position(after), 500, 1 << 30)
+        behind = applying[-1] if applying else None
+        applying.append(asyncio.create_task(target.apply(batch, ONE, "a", behind=behind)))
+    assert [tip.position for tip in await asyncio.gather(*applying)] == [500, 1000, 1500, 2000, 2001]
+    assert await whole(target) == await whole(source)
+
+
+@pytest.mark.parametrize("how", ["refused", "ended"])
+async def test_what_is_applied_behind_a_batch_that_fails_is_refused(stores: Stores, how: str) -> None:
+    source, target = await head(stores), await follower(stores)
+    await source.add("s", Expect.ANY, events(600))
+    first, second = await source.read(START, 300, 1 << 30), await source.read(Position(300), 300, 1 << 30)
+    hanging: asyncio.Future[Tip] = asyncio.get_running_loop().create_future()
+    failing = asyncio.ensure_future(target.apply(first, TWO, "a") if how == "refused" else hanging)
+    following = asyncio.create_task(target.apply(second, ONE, "a", behind=failing))
+    await asyncio.sleep(0.05)
+    if how == "ended":
+        assert not following.done()
+        failing.cancel()
+    refusals = await asyncio.gather(failing, following, return_exceptions=True)
+    assert isinstance(refusals[1], StaleLink)
+    assert await target.tip() == EMPTY
+    assert (await copy(source, target, "a")).position == 601
+
+
 async def test_nobody_applies_to_a_head_or_a_detached_node(stores: Stores) -> None:
     source = await head(stores)
     batch = await source.read(START, 1, 1 << 20)

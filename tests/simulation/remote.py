@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -107,8 +108,12 @@ class RemoteStore:
     async def read(self, after: Position, limit: int, max_bytes: int) -> Batch:
         return await self.line.ask(lambda: self.store.read(after, limit, max_bytes))
 
-    async def apply(self, batch: Batch, epoch: Epoch, upstream: str) -> Tip:
-        return await self.line.ask(lambda: self.store.apply(batch, epoch, upstream), writes=True)
+    async def apply(
+        self, batch: Batch, epoch: Epoch, upstream: str, *, behind: Future[Tip] | None = None
+    ) -> Tip:
+        return await self.line.ask(
+            lambda: self.store.apply(batch, epoch, upstream, behind=behind), writes=True
+        )
 
     async def begin_load(self, epoch: Epoch, upstream: str) -> None:
         await self.line.ask(lambda: self.store.begin_load(epoch, upstream), writes=True)

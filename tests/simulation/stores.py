@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -207,7 +208,11 @@ class SimStore(MemoryStore):
         append = super().append_system if system else super().add
         return await append(stream, expected, events)
 
-    async def apply(self, batch: Batch, epoch: Epoch, upstream: str) -> Tip:
+    async def apply(
+        self, batch: Batch, epoch: Epoch, upstream: str, *, behind: Future[Tip] | None = None
+    ) -> Tip:
+        if behind is not None:
+            await asyncio.wait({behind})
         before = self._log.tip
         try:
             tip = await super().apply(batch, epoch, upstream)

@@ -204,12 +204,12 @@ def told_too_early() -> Iterator[None]:
     """A link tells its source that a batch is there, and then puts it there."""
     original = Link._apply
 
-    async def apply(self: Link, batch: Batch) -> None:
+    async def apply(self: Link, batch: Batch, behind: asyncio.Task[Tip] | None) -> Tip:
         tell: Any = self.source
         last = await tell.store.at(batch.last)
         if last is not None:
             await tell.tell({self.target_name: Tip(last.position, last.epoch)})
-        await original(self, batch)
+        return await original(self, batch, behind)
 
     with mock.patch.object(Link, "_apply", apply):
         yield
@@ -221,10 +221,11 @@ def own_checkpoint() -> Iterator[None]:
     noted: WeakKeyDictionary[Any, dict[tuple[str, Epoch], Tip]] = WeakKeyDictionary()
     apply, probe = Link._apply, Link._probe
 
-    async def note(self: Link, batch: Batch) -> None:
-        await apply(self, batch)
+    async def note(self: Link, batch: Batch, behind: asyncio.Task[Tip] | None) -> Tip:
+        tip = await apply(self, batch, behind)
         link = self.source_name, self.assignment.epoch
         noted.setdefault(_of(self.target), {})[link] = self.status.target_tip
+        return tip
 
     async def go_on(self: Link) -> None:
         await probe(self)
@@ -280,7 +281,16 @@ def any_predecessor() -> Iterator[None]:
     """A batch is put behind the tip if the position is right, whatever stands there."""
     original = SimStore.apply
 
-    async def apply(self: SimStore, batch: Batch, epoch: Epoch, upstream: str) -> Tip:
+    async def apply(
+        self: SimStore,
+        batch: Batch,
+        epoch: Epoch,
+        upstream: str,
+        *,
+        behind: asyncio.Future[Tip] | None = None,
+    ) -> Tip:
+        if behind is not None:
+            await asyncio.wait({behind})
         if batch.after == self.last.position:
             batch = replace(batch, after_epoch=self.last.epoch)
         return await original(self, batch, epoch, upstream)

@@ -19,9 +19,10 @@ language plpgsql
 set plan_cache_mode = force_generic_plan  -- planning would take longer than the rest
 as $$
 begin
-    perform chain.apply_begin(p_epoch, p_upstream, p_after, p_after_epoch, p_flush => true);
+    perform chain.apply_begin(p_epoch, p_upstream, p_after, p_after_epoch);
     insert into chain.event (position, epoch, stream, revision, id, type, data, metadata, recorded_at)
     select * from unnest(p_position, p_of_epoch, p_stream, p_revision, p_id, p_type, p_data, p_metadata, p_recorded_at);
-    return query select * from chain.apply_end(cardinality(p_position)::bigint);
+    return query select * from chain.apply_end(p_epoch, p_upstream, p_after, p_after_epoch,
+                                               cardinality(p_position)::bigint, p_flush => true);
 end
 $$;

@@ -1,23 +1,15 @@
--- Opens the applying of a batch: locks the node's row and holds the link against it. Rows may then be copied
--- into chain.event, and apply_end closes, all in one transaction.
---
--- Without `p_flush` its commit does not wait for the disk: then the next batch is copied while this one is written
--- there. No reader is handed what a crash could take back, since readers of the log, and of its tip, ask for
--- chain.settle().
-create or replace function chain.apply_begin(
-    p_epoch       bigint,
-    p_upstream    text,
-    p_after       bigint,
-    p_after_epoch bigint,
-    p_flush       boolean
-)
+-- Opens the applying of a batch. Its rows may then be copied into chain.event, beyond the tip, where nobody sees them;
+-- `apply_end` closes, all in one transaction. The node's row is not locked meanwhile, so batches may be copied beside
+-- each other, and a copier that hangs stands in nobody's way: see `end_copies`.
+create or replace function chain.apply_begin(p_epoch bigint, p_upstream text, p_after bigint, p_after_epoch bigint)
 returns void
 language plpgsql
 as $$
 begin
-    perform chain.follower(p_epoch, p_upstream, p_after, p_after_epoch);
-    if not p_flush then
-        perform set_config('synchronous_commit', 'off', true);
+    perform pg_advisory_xact_lock_shared(1734700899, 1668247673);  -- "geoc", "copy"
+    if not exists (select from chain.node n
+                    where n.epoch = p_epoch and n.upstream = p_upstream and n.tip_position <= p_after) then
+        perform chain.follower(p_epoch, p_upstream, p_after, p_after_epoch);  -- says what is wrong
     end if;
 end
 $$;

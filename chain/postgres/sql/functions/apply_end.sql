@@ -1,15 +1,29 @@
--- Closes the applying of a batch and moves the tip. `p_count` is what COPY says it copied. Positions are unique
--- and all below the old tip are taken, so the count and the last position together prove that there is no hole.
-create or replace function chain.apply_end(p_count bigint)
+-- Closes the applying of a batch: locks the node's row, holds the link against it, and moves the tip. `p_count` is what
+-- COPY says it copied. Positions are unique and all below the old tip are taken, so the count and the last position
+-- together prove that there is no hole.
+--
+-- Without `p_flush` the commit does not wait for the disk: then the next batch is copied while this one is written
+-- there. No reader is handed what a crash could take back, since readers of the log, and of its tip, ask for
+-- chain.settle().
+create or replace function chain.apply_end(
+    p_epoch       bigint,
+    p_upstream    text,
+    p_after       bigint,
+    p_after_epoch bigint,
+    p_count       bigint,
+    p_flush       boolean
+)
 returns table (tip_position bigint, tip_epoch bigint)
 language plpgsql
 as $$
 #variable_conflict use_column
 declare
-    n      chain.node;
+    n      chain.node := chain.follower(p_epoch, p_upstream, p_after, p_after_epoch);
     v_last record;
 begin
-    select * into n from chain.node;
+    if not p_flush then
+        perform set_config('synchronous_commit', 'off', true);
+    end if;
     select e.position, e.epoch into v_last from chain.event e order by e.position desc limit 1;
 
     if coalesce(v_last.position, 0) is distinct from n.tip_position + p_count then

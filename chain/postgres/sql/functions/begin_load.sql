@@ -6,6 +6,7 @@ returns void
 language plpgsql
 as $$
 begin
+    perform chain.end_copies();  -- they hold the table, too
     perform chain.follower(p_epoch, p_upstream, 0, 0);
     alter table chain.event drop constraint if exists event_stream, drop constraint if exists event_id;
 end

@@ -7,6 +7,9 @@ declare
     n chain.node;
 begin
     perform chain.durable();
+    if not exists (select from chain.node where epoch = p_epoch and upstream = p_upstream and role = p_role) then
+        perform chain.end_copies();
+    end if;
     select * into n from chain.node for no key update;
 
     if p_epoch < n.epoch or (n.role = 'head' and p_epoch = n.reign) then

@@ -22,6 +22,7 @@ declare
     v_now timestamptz;
 begin
     perform chain.durable();
+    perform chain.end_copies();
     select * into n from chain.node for no key update;
 
     if n.reign = p_epoch and n.promotion = p_promotion and n.role = 'head' and n.epoch = p_epoch then
