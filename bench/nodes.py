@@ -42,14 +42,14 @@ class Node:
     server: str
     dsn: str
 
-    def store(self, *, sessions: int = 4) -> PostgresStore:
+    def store(self) -> PostgresStore:
         """Who opens it closes it."""
-        return PostgresStore(self.dsn, name=self.name, timeout_s=120.0, sessions=sessions)
+        return PostgresStore(self.dsn, name=self.name, timeout_s=120.0)
 
 
 @asynccontextmanager
-async def opened(node: Node, *, sessions: int = 4) -> AsyncIterator[PostgresStore]:
-    store = node.store(sessions=sessions)
+async def opened(node: Node) -> AsyncIterator[PostgresStore]:
+    store = node.store()
     try:
         yield store
     finally:

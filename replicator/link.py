@@ -210,9 +210,9 @@ class Link:
     async def _stream(self) -> None:
         """Copies batch by batch: one is applied beside the one before it, and those that follow are read."""
         known = self.status.source_tip.position
+        applying = Applying(self._apply)
         ahead = ReadAhead(self._read, self.pace, self.status.target_tip.position, known)
         looking: asyncio.Task[Tip] | None = None
-        applying = Applying(self._apply)
         try:
             loading = (await self.target.state()).loading
             self._enter(LinkState.LOADING if loading else LinkState.STREAMING)

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 from chain.event import Position
@@ -18,16 +19,20 @@ from chain.tasks import end
 
 FIRST_EVENTS: Final = 2_000
 _GROWTH: Final = 4
+NEAR: Final = 2
+"""Batches that are read at a time from a source that answers at once."""
+FURTHER_S: Final = 0.015
+"""For so much of a way to it and back, it is one more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How a link paces itself. It holds at most `ahead` + 1 batches of `batch_bytes`, or one larger event."""
+    """How a link paces itself. It holds at most `ahead` + 2 batches, of `batch_bytes` or one larger event."""
 
     batch_events: int = 50_000
-    batch_bytes: int = 4 * 1024 * 1024
-    ahead: int = 3
-    """How many batches are read at a time from a source that has more."""
+    batch_bytes: int = 2 * 1024 * 1024
+    ahead: int = 8
+    """How many batches are read at a time, at the most: from a source that has more, and is far away."""
     idle_s: float = 1.0
     """How often a link that has caught up looks again without a hint."""
     load_events: int = 100_000
@@ -61,6 +66,8 @@ class ReadAhead:
     source_tip: Position
     """How far the source is known to go; its owner may set it forward."""
     _limit: int = 0
+    _way_s: float = inf
+    """The least that a batch took to come: hardly more than the way to the source and back."""
     _asked: deque[_Asked] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -87,18 +94,29 @@ class ReadAhead:
     def _ask(self) -> None:
         if not self._asked:
             self._ask_behind(self.after)
-        while len(self._asked) < self._most_asked and self._asked[-1].last < self.source_tip:
+        while len(self._asked) < self._window and self._asked[-1].last < self.source_tip:
             self._ask_behind(self._asked[-1].last)
 
     def _ask_behind(self, after: Position) -> None:
-        reading = asyncio.ensure_future(self.read(after, self._limit))
-        assert isinstance(reading, asyncio.Task)
+        reading = asyncio.create_task(self._timed(after, self._limit))
         self._asked.append(_Asked(after, self._limit, reading))
 
+    async def _timed(self, after: Position, limit: int) -> Batch:
+        clock = asyncio.get_running_loop().time
+        start = clock()
+        batch = await self.read(after, limit)
+        self._way_s = min(self._way_s, clock() - start)
+        return batch
+
     @property
-    def _most_asked(self) -> int:
-        """A batch of one event may be larger than any bound: then one at a time."""
-        return self.pace.ahead if self._limit > 1 else 1
+    def _window(self) -> int:
+        """How many batches to ask for at a time: of a near source no more than are soon used, since they are
+        held; of a far one as many as are under way. A batch of one event may be very large: then one.
+        """
+        if self._limit == 1:
+            return 1
+        further = int(self._way_s / FURTHER_S) if self._way_s < inf else 0
+        return min(self.pace.ahead, NEAR + further)
 
     @property
     def _first_limit(self) -> int:

@@ -109,7 +109,7 @@ class TestAGoodFile:
 
     def test_what_is_left_out_takes_its_default(self, load: Load) -> None:
         config = load(good("links:\n  idle: 2s\n", ""))
-        assert config.links.batch_bytes == 4 * 1024**2
+        assert config.links.batch_bytes == 2 * 1024**2
         assert config.links.batch_events == 50_000
         assert (config.links.idle, config.links.timeout) == (1.0, 10.0)
         assert (config.client.deadline, config.client.group_events) == (30.0, 4096)

@@ -81,7 +81,7 @@ class PostgresStore(Copying, Verifying):
         *,
         name: str,
         timeout_s: float = 10.0,
-        sessions: int = 4,
+        sessions: int = 10,
         group_events: int = 4096,
     ) -> None:
         self.name = name
