@@ -54,10 +54,12 @@ async def bootstrap(bench: Bench) -> Sequence[Comparison]:
         async def ours() -> Reading:
             return await _bootstrap(chain, events)
 
-        async def dumped(jobs: int) -> Reading:
+        async def dumped(jobs: int, *, compared: bool = False) -> Reading:
             async with servers.database("target") as target:
                 start = time.perf_counter()
                 await dump.copy(servers.folder, source, target, jobs=jobs)
+                if compared:
+                    await dump.compare(source, target)
                 return {"rate": events / (time.perf_counter() - start)}
 
         async def backed_up() -> Reading:
@@ -68,6 +70,7 @@ async def bootstrap(bench: Bench) -> Sequence[Comparison]:
             [
                 Contender(_OURS, ours),
                 Contender(dump.PIPE, lambda: dumped(1)),
+                Contender(dump.COMPARED, lambda: dumped(1, compared=True)),
                 Contender(dump.TWO_JOBS, lambda: dumped(2)),
                 Contender(backup.NAME, backed_up),
             ],
@@ -79,8 +82,8 @@ async def bootstrap(bench: Bench) -> Sequence[Comparison]:
             "events/s",
             Sense.AT_LEAST,
             Goal(1.0, dump.PIPE),
-            note="The peers verify nothing. A base backup copies files: it needs an equal Postgres, and the"
-            " right to replicate; the start of its server is in its time.",
+            note="The peers verify nothing, but for the one that says so. A base backup copies files: it needs"
+            " an equal Postgres, and the right to replicate; the start of its server is in its time.",
         ),
         *(
             found.compare(figure, f"daemon: {name}", unit, Sense.AT_MOST, *goals, only=[_OURS])
