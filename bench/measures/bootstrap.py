@@ -82,8 +82,8 @@ async def bootstrap(bench: Bench) -> Sequence[Comparison]:
             "events/s",
             Sense.AT_LEAST,
             Goal(1.0, dump.PIPE),
-            note="The peers verify nothing, but for the one that says so. A base backup copies files: it needs"
-            " an equal Postgres, and the right to replicate; the start of its server is in its time.",
+            note="The peers verify nothing, but for the one that says so. A base backup copies files: it"
+            " needs an equal Postgres, and the right to replicate; the start of its server is in its time.",
         ),
         *(
             found.compare(figure, f"daemon: {name}", unit, Sense.AT_MOST, *goals, only=[_OURS])
