@@ -48,5 +48,7 @@ class Applying:
             await end(self._under_way.pop())
 
     async def _wait_oldest(self) -> None:
-        await self._under_way[0]
+        oldest = self._under_way[0]
+        await asyncio.wait({oldest})  # which is not ended with whoever waits for it
+        oldest.result()
         self._under_way.popleft()

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
+from math import inf
 from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
@@ -94,6 +95,8 @@ class Link:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     status: LinkStatus = field(init=False)
     _failures: int = 0
+    _way_s: float = inf
+    """The least that a small question to the source took, and its answer."""
 
     def __post_init__(self) -> None:
         now = self.now()
@@ -209,13 +212,13 @@ class Link:
 
     async def _stream(self) -> None:
         """Copies batch by batch: one is applied beside the one before it, and those that follow are read."""
-        known = self.status.source_tip.position
+        known, ours = await asyncio.gather(self._source_tip(), self.target.state())
+        after = self.status.target_tip.position
+        ahead = ReadAhead(self._read, self.pace, after, known.position, lambda: self._way_s)
         applying = Applying(self._apply)
-        ahead = ReadAhead(self._read, self.pace, self.status.target_tip.position, known)
         looking: asyncio.Task[Tip] | None = None
         try:
-            loading = (await self.target.state()).loading
-            self._enter(LinkState.LOADING if loading else LinkState.STREAMING)
+            self._enter(LinkState.LOADING if ours.loading else LinkState.STREAMING)
             while True:
                 batch = await ahead.next()
                 if looking is not None and looking.done():
@@ -265,7 +268,10 @@ class Link:
             raise _Behind(f"{self.source_name} went back to {tip}, behind {self.target_name} at {after}")
 
     async def _source_tip(self) -> Tip:
+        clock = asyncio.get_running_loop().time
+        start = clock()
         tip = (await self.source.state()).tip
+        self._way_s = min(self._way_s, clock() - start)
         self.status = replace(self.status, source_tip=tip)
         return tip
 

@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from math import inf
 from typing import Final
 
 from chain.event import Position
@@ -27,7 +26,7 @@ FURTHER_S: Final = 0.015
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How a link paces itself. It holds at most `ahead` + 2 batches, of `batch_bytes` or one larger event."""
+    """How a link paces itself. It holds at most `ahead` + 3 batches, of `batch_bytes` or one larger event."""
 
     batch_events: int = 50_000
     batch_bytes: int = 2 * 1024 * 1024
@@ -65,9 +64,9 @@ class ReadAhead:
     after: Position
     source_tip: Position
     """How far the source is known to go; its owner may set it forward."""
+    way_s: Callable[[], float] = lambda: 0.0
+    """How long the way to the source and back is, as far as its owner knows."""
     _limit: int = 0
-    _way_s: float = inf
-    """The least that a batch took to come: hardly more than the way to the source and back."""
     _asked: deque[_Asked] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -98,15 +97,9 @@ class ReadAhead:
             self._ask_behind(self._asked[-1].last)
 
     def _ask_behind(self, after: Position) -> None:
-        reading = asyncio.create_task(self._timed(after, self._limit))
+        reading = asyncio.ensure_future(self.read(after, self._limit))
+        assert isinstance(reading, asyncio.Task)
         self._asked.append(_Asked(after, self._limit, reading))
-
-    async def _timed(self, after: Position, limit: int) -> Batch:
-        clock = asyncio.get_running_loop().time
-        start = clock()
-        batch = await self.read(after, limit)
-        self._way_s = min(self._way_s, clock() - start)
-        return batch
 
     @property
     def _window(self) -> int:
@@ -115,8 +108,7 @@ class ReadAhead:
         """
         if self._limit == 1:
             return 1
-        further = int(self._way_s / FURTHER_S) if self._way_s < inf else 0
-        return min(self.pace.ahead, NEAR + further)
+        return min(self.pace.ahead, NEAR + int(self.way_s() / FURTHER_S))
 
     @property
     def _first_limit(self) -> int:

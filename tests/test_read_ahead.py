@@ -36,7 +36,7 @@ class Source:
 
 def all_of(source: Source, use: Callable[[Batch], None] = lambda batch: None) -> None:
     async def read() -> None:
-        ahead = ReadAhead(source.read, Pace(), Position(0), Position(EVENTS))
+        ahead = ReadAhead(source.read, Pace(), Position(0), Position(EVENTS), lambda: source.way_s)
         after = 0
         while True:
             batch = await ahead.next()
@@ -84,7 +84,9 @@ def test_large_events_are_read_one_at_a_time() -> None:
     sizes: list[int] = []
 
     async def read() -> None:
-        ahead = ReadAhead(source.read, Pace(batch_events=1), Position(EVENTS - 5), Position(EVENTS))
+        ahead = ReadAhead(
+            source.read, Pace(batch_events=1), Position(EVENTS - 5), Position(EVENTS), lambda: 1.0
+        )
         while not sizes or sum(sizes) < 5:
             sizes.append((await ahead.next()).count)
         await ahead.close()

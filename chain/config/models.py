@@ -67,7 +67,7 @@ class LinksConfig(Section):
     batch_bytes: BatchSize = Field(default=2 * 1024**2, json_schema_extra={"default": "2MB"})
     """Most bytes that one batch holds, 64MB at most; units are powers of 1024, as in Postgres.
 
-    A link holds four batches at a time, and up to ten if its source is far away.
+    A link holds up to five batches at a time, and up to eleven if its source is far away.
     """
     batch_events: Count = 50_000
     """Most events that one batch holds."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import ClassVar, Final
 
 import asyncpg
 
 from chain.encoding import COLUMNS, decode, split_first
-from chain.errors import Corrupt, StaleLink
+from chain.errors import ChainError, Corrupt, OutcomeUnknown, StaleLink, Unavailable
 from chain.event import Epoch, Position, Tip
 from chain.postgres.rows import SETTLED, TIPPED, tip_of
 from chain.postgres.sessions import Sessions
@@ -114,6 +115,12 @@ class Copying:
             if isinstance(error.__cause__, asyncpg.UniqueViolationError):
                 await self._check_nobody_else_applied(batch, behind)
             raise
+        except (OutcomeUnknown, Unavailable) as error:
+            # A copier that froze within its batch would be in the way of every try.
+            if isinstance(error.__cause__, asyncpg.LockNotAvailableError | TimeoutError):
+                with suppress(ChainError):
+                    await self._end_copies(epoch, upstream)
+            raise
 
     async def _copy(self, batch: Batch, epoch: Epoch, upstream: str, behind: Future[Tip] | None) -> Tip:
         link = epoch, upstream, batch.after, batch.after_epoch
@@ -149,6 +156,15 @@ class Copying:
             )
         return tip_of(row)
 
+    async def _end_copies(self, epoch: Epoch, upstream: str) -> None:
+        """Of this link and all others, unless this one is stale."""
+        async with self._sessions.use(writes=True) as connection:
+            await connection.execute(
+                "select chain.end_copies() from chain.node where epoch = $1 and upstream = $2",
+                epoch,
+                upstream,
+            )
+
     async def _check_nobody_else_applied(self, batch: Batch, behind: Future[Tip] | None) -> None:
         """Raises StaleLink if the tip is not, or no more, where the batch begins."""
         if behind is not None:
@@ -170,6 +186,7 @@ class Copying:
         async with self._sessions.use() as connection:
             if not await connection.fetchval("select chain.loading()"):
                 return
+            await connection.execute("select chain.end_copies()")  # of others: they hold the table, too
         try:
             async with asyncio.TaskGroup() as making:
                 for index in _LEFT_OUT:

@@ -68,6 +68,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._later: list[tuple[float, int, _Handle]] = []
         self._numbers = itertools.count()
         self.steps = 0
+        self.failed: BaseException | None = None
+        """What a callback raised first: nobody waits for one, so nobody else would tell."""
         self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign]
         self.get_debug = bool  # type: ignore[method-assign]  # which is False, and asked for each future
 
@@ -132,7 +134,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as error:
-                    self.call_exception_handler({"message": "a callback failed", "exception": error})
+                    self.failed = self.failed or error
             if self._stopping:
                 return
 
@@ -141,7 +143,10 @@ def simulate(work: Coroutine[Any, Any, T], *, rng: random.Random | None = None) 
     """Runs `work` to its end in virtual time; every task that it leaves behind is cancelled."""
     loop = VirtualLoop(rng)
     try:
-        return loop.run_until_complete(work)
+        result = loop.run_until_complete(work)
+        if loop.failed is not None:
+            raise loop.failed
+        return result
     finally:
         for _ in range(20):  # a cancellation can be lost where it meets the end of what was awaited
             tasks = sorted(asyncio.all_tasks(loop), key=hash)

@@ -198,7 +198,9 @@ class _Message:
             result, error = None, Unavailable(f"{callee.name} failed: {fault!r}")
         else:
             work.close()
-            raise AssertionError("a transaction waits for nothing")
+            waits = "a transaction waits for nothing"
+            self.network.faults.append(AssertionError(waits))
+            result, error = None, Unavailable(f"{callee.name} failed: {waits}")
         if self.disk is not None and error is None:
             self.loop.call_later(self.network.flush_s(), self._flush, self.disk, self.disk.starts, result)
         else:

@@ -111,9 +111,9 @@ class RemoteStore:
     async def apply(
         self, batch: Batch, epoch: Epoch, upstream: str, *, behind: Future[Tip] | None = None
     ) -> Tip:
-        return await self.line.ask(
-            lambda: self.store.apply(batch, epoch, upstream, behind=behind), writes=True
-        )
+        if behind is not None:
+            await asyncio.wait({behind})
+        return await self.line.ask(lambda: self.store.apply(batch, epoch, upstream), writes=True)
 
     async def begin_load(self, epoch: Epoch, upstream: str) -> None:
         await self.line.ask(lambda: self.store.begin_load(epoch, upstream), writes=True)

@@ -211,11 +211,9 @@ class SimStore(MemoryStore):
     async def apply(
         self, batch: Batch, epoch: Epoch, upstream: str, *, behind: Future[Tip] | None = None
     ) -> Tip:
-        if behind is not None:
-            await asyncio.wait({behind})
         before = self._log.tip
         try:
-            tip = await super().apply(batch, epoch, upstream)
+            tip = await super().apply(batch, epoch, upstream, behind=behind)
         except ChainError as error:
             self.watch.refused(self.name, "apply", error)
             raise

@@ -19,12 +19,14 @@ create or replace procedure chain.append_one(
 language plpgsql
 as $$
 declare
-    v_reign bigint;
-    v_last  bigint;
-    v_seen  boolean;
-    v_now   timestamptz;
-    v_until timestamptz;
-    v_set   text;
+    v_reign   bigint;
+    v_last    bigint;
+    v_seen    boolean;
+    v_clock   timestamptz;
+    v_seen_at timestamptz;
+    v_until   timestamptz;
+    v_now     timestamptz;
+    v_set     text;
 begin
     select n.reign,
            coalesce((select e.revision from chain.event e
@@ -35,31 +37,33 @@ begin
       from chain.node n
      where exists (select from chain.alive a
                     where a.reign = n.reign and a.started = pg_catalog.pg_postmaster_start_time());
-    if v_last is distinct from p_expected or v_seen then
+    if v_last is distinct from p_expected or v_seen or p_stream like '$%' then
         return;
     end if;
 
-    -- Asked anew, of the row as it is then, by who had to wait for it: this is what `head` and `leased` look at.
+    -- What `head` and `leased` look at, asked of the row as it is when it is had. The clock is looked at again below:
+    -- whoever waited for one that changed nothing still has the reading from before.
     update chain.node n
        set tip_position = n.tip_position + 1, tip_epoch = n.epoch,
            clock = greatest(pg_catalog.clock_timestamp(), n.clock),
            seen = greatest(pg_catalog.clock_timestamp(), n.seen)
      where n.role = 'head' and n.reign = v_reign and n.reign >= n.epoch
        and pg_catalog.clock_timestamp() >= n.seen and pg_catalog.clock_timestamp() < n.lease_until
-    returning n.tip_position, n.epoch, n.clock, n.lease_until
-         into r_position, r_epoch, v_now, v_until;
+    returning n.tip_position, n.epoch, n.clock, n.seen, n.lease_until
+         into r_position, r_epoch, v_clock, v_seen_at, v_until;
     if r_position is null then
         return;
     end if;
     insert into chain.event (position, epoch, stream, revision, id, type, data, metadata, recorded_at)
-    values (r_position, r_epoch, p_stream, p_expected + 1, p_id, p_type, p_data, p_metadata, v_now);
+    values (r_position, r_epoch, p_stream, p_expected + 1, p_id, p_type, p_data, p_metadata, v_clock);
+    v_now := pg_catalog.clock_timestamp();
+    if v_now < v_seen_at or v_now >= v_until then
+        rollback;
+        r_position := null;
+        return;
+    end if;
     if v_until <> 'infinity' then
-        r_lease_left := extract(epoch from v_until - pg_catalog.clock_timestamp());
-        if r_lease_left <= 0 then  -- after whatever it waited for
-            rollback;
-            r_position := null;
-            return;
-        end if;
+        r_lease_left := extract(epoch from v_until - v_now);
     end if;
 
     v_set := pg_catalog.set_config('synchronous_commit', 'off', true);

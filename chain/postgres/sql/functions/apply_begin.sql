@@ -6,7 +6,7 @@ returns void
 language plpgsql
 as $$
 begin
-    perform pg_advisory_xact_lock_shared(1734700899, 1668247673);  -- "geoc", "copy"
+    lock table chain.copying in row exclusive mode;
     if not exists (select from chain.node n
                     where n.epoch = p_epoch and n.upstream = p_upstream and n.tip_position <= p_after) then
         perform chain.follower(p_epoch, p_upstream, p_after, p_after_epoch);  -- says what is wrong

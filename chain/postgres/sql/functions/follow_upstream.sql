@@ -7,7 +7,9 @@ declare
     n chain.node;
 begin
     perform chain.durable();
-    if not exists (select from chain.node where epoch = p_epoch and upstream = p_upstream and role = p_role) then
+    if exists (select from chain.node h  -- as far as can be seen from here it will be, and becomes another link's
+                where p_epoch >= h.epoch and not (h.role = 'head' and p_epoch = h.reign)
+                  and (h.epoch, h.upstream, h.role) is distinct from (p_epoch, p_upstream, p_role)) then
         perform chain.end_copies();
     end if;
     select * into n from chain.node for no key update;

@@ -22,7 +22,12 @@ declare
     v_now timestamptz;
 begin
     perform chain.durable();
-    perform chain.end_copies();
+    if exists (select from chain.node h  -- as far as can be seen from here it will be
+                where p_epoch >= h.epoch and p_epoch > h.tip_epoch and p_epoch > h.reign
+                  and h.tip_position = coalesce(p_granted_position, h.tip_position)
+                  and h.tip_epoch = coalesce(p_granted_epoch, h.tip_epoch)) then
+        perform chain.end_copies();
+    end if;
     select * into n from chain.node for no key update;
 
     if n.reign = p_epoch and n.promotion = p_promotion and n.role = 'head' and n.epoch = p_epoch then
