@@ -112,6 +112,7 @@ class RemoteStore:
         self, batch: Batch, epoch: Epoch, upstream: str, *, behind: Future[Tip] | None = None
     ) -> Tip:
         if behind is not None:
+            self.line.network.met["a batch behind another"] += 1
             await asyncio.wait({behind})
         return await self.line.ask(lambda: self.store.apply(batch, epoch, upstream), writes=True)
 

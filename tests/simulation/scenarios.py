@@ -71,7 +71,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
             "steady",
             "nothing fails but single messages",
             (),
-            ("acknowledged by chain", "repeated message", "late message"),
+            ("acknowledged by chain", "repeated message", "late message", "a batch behind another"),
         ),
         Scenario(
             "failover-storm",
