@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from chain.event import Tip
 from chain.store import Batch
 from chain.tasks import end
+
+T = TypeVar("T")
 
 BESIDE: Final = 2
 """How many batches are applied at a time."""
@@ -36,6 +38,19 @@ class Applying:
         applying = asyncio.ensure_future(self.apply(batch, behind))
         assert isinstance(applying, asyncio.Task)
         self._under_way.append(applying)
+
+    async def beside(self, work: Coroutine[Any, Any, T]) -> T:
+        """Does something else meanwhile; gives it up if a batch fails."""
+        doing = asyncio.ensure_future(work)
+        try:
+            while not doing.done():
+                oldest = [self._under_way[0]] if self._under_way else []
+                await asyncio.wait({doing, *oldest}, return_when=asyncio.FIRST_COMPLETED)
+                if oldest and oldest[0].done():
+                    await self._wait_oldest()
+            return doing.result()
+        finally:
+            await end(doing)
 
     async def wait(self) -> None:
         """Waits until all are applied."""

@@ -220,7 +220,7 @@ class Link:
         try:
             self._enter(LinkState.LOADING if ours.loading else LinkState.STREAMING)
             while True:
-                batch = await ahead.next()
+                batch = await applying.beside(ahead.next())
                 if looking is not None and looking.done():
                     ahead.source_tip = max(ahead.source_tip, looking.result().position)
                     looking = None

@@ -99,3 +99,36 @@ async def test_closing_ends_the_newest_first() -> None:
     await turn()
     await applying.close()
     assert target.ended == [10, 0]
+
+
+async def test_what_is_done_beside_it_is_given_up_when_a_batch_fails() -> None:
+    target = Target()
+    applying = Applying(target.apply)
+    await applying.begin(batch(0))
+    reading = asyncio.create_task(applying.beside(asyncio.sleep(60)))
+    await turn()
+    await target.let(0, Corrupt("it is"))
+    with pytest.raises(Corrupt):
+        await reading
+    with pytest.raises(Corrupt):  # and is told again
+        await applying.wait()
+    await applying.close()
+
+
+async def test_what_is_done_beside_it_goes_on_when_a_batch_has_ended() -> None:
+    target = Target()
+    applying = Applying(target.apply)
+    await applying.begin(batch(0))
+    answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def read() -> int:
+        return await answer
+
+    reading = asyncio.create_task(applying.beside(read()))
+    await turn()
+    await target.let(0)
+    await turn()
+    assert not reading.done()
+    answer.set_result(7)
+    assert await reading == 7
+    await applying.close()
