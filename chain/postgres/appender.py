@@ -82,7 +82,7 @@ class Appender:
         return await request.answer
 
     async def close(self) -> None:
-        """Waits for what was begun; bounded by the sessions' timeout."""
+        """Waits for what was begun; bounded by twice the sessions' timeout."""
         while self._under_way:
             await asyncio.wait(self._under_way)
         await self._sessions.close()
