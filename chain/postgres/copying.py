@@ -1,8 +1,8 @@
 """A node's log on PostgreSQL as links copy it: in binary COPY rows, undecoded where there are many.
 
 A batch of a few events, as they come to a node that keeps up, is one call instead of five, since there the
-way to and fro is what takes the time. Both ways go through `chain.apply_begin` and `chain.apply_end`. A large
-one is copied while the one before it still is: two processes of the server share the work.
+way to and fro is what takes the time. Of large ones, one is copied while the one before it still is
+(`chain.apply_begin`, COPY, `chain.apply_end`): two processes of the server share the work.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
--- Closes the applying of a batch: locks the node's row, holds the link against it, and moves the tip. `p_count` is what
--- COPY says it copied. Positions are unique and all below the old tip are taken, so the count and the last position
--- together prove that there is no hole.
+-- Closes the applying of a batch: locks the node's row, holds the link against it, and moves the tip over the `p_count`
+-- rows that COPY says it copied.
 --
 -- Without `p_flush` the commit does not wait for the disk: then the next batch is copied while this one is written
 -- there. No reader is handed what a crash could take back, since readers of the log, and of its tip, ask for
@@ -16,36 +15,12 @@ create or replace function chain.apply_end(
 returns table (tip_position bigint, tip_epoch bigint)
 language plpgsql
 as $$
-#variable_conflict use_column
 declare
-    n      chain.node := chain.follower(p_epoch, p_upstream, p_after, p_after_epoch);
-    v_last record;
+    n chain.node := chain.follower(p_epoch, p_upstream, p_after, p_after_epoch);
 begin
     if not p_flush then
         perform set_config('synchronous_commit', 'off', true);
     end if;
-    select e.position, e.epoch into v_last from chain.event e order by e.position desc limit 1;
-
-    if coalesce(v_last.position, 0) is distinct from n.tip_position + p_count then
-        perform chain.fail('GC008',
-            format('a batch of %s events behind position %s ends at position %s',
-                   p_count, n.tip_position, v_last.position),
-            p_hint => 'the source has a hole: chainctl verify shows where');
-    end if;
-    if v_last.epoch > n.epoch then
-        perform chain.fail('GC007',
-            format('the batch reaches epoch %s; node %s knows epoch %s', v_last.epoch, n.node, n.epoch),
-            p_hint => 'the link must compare the two logs again before it goes on');
-    end if;
-    if v_last.epoch < n.tip_epoch then
-        perform chain.fail('GC008',
-            format('position %s is of epoch %s, behind a tip of epoch %s',
-                   v_last.position, v_last.epoch, n.tip_epoch));
-    end if;
-    if p_count > 0 then
-        update chain.node set tip_position = v_last.position, tip_epoch = v_last.epoch;
-        perform pg_notify('chain_log', v_last.position::text);
-    end if;
-    return query select n.tip_position + p_count, coalesce(v_last.epoch, 0);
+    return query select * from chain.move_tip(n, p_count);
 end
 $$;
