@@ -14,13 +14,12 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from failover.controller import Controller
 from failover.rules import RULES
-from replicator.listening import listening
+from replicator.listening import listening, words
 
 FRESH_S: Final = 10.0
 
@@ -32,34 +31,14 @@ def serve(controller: Controller, host: str, port: int) -> AbstractAsyncContextM
 
 
 def _app(controller: Controller) -> web.Application:
-    metrics = CollectorRegistry()
-    metrics.register(_Metrics(controller))
+    def is_live(seen: Controller, _: web.Request) -> bool:
+        return asyncio.get_running_loop().time() - seen.turned_at < FRESH_S
 
-    def answer(good: bool) -> web.Response:
-        return web.json_response(report(controller), status=200 if good else 503)
+    def is_ready(seen: Controller, _: web.Request) -> bool:
+        return seen.diagnosis is not None and seen.diagnosis.signs.registry
 
-    async def livez(_: web.Request) -> web.Response:
-        return answer(asyncio.get_running_loop().time() - controller.turned_at < FRESH_S)
-
-    async def readyz(_: web.Request) -> web.Response:
-        return answer(controller.diagnosis is not None and controller.diagnosis.signs.registry)
-
-    async def status(_: web.Request) -> web.Response:
-        return answer(True)
-
-    async def expose(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(metrics), content_type="text/plain", charset="utf-8")
-
-    app = web.Application()
-    app.add_routes(
-        [
-            web.get("/livez", livez),
-            web.get("/readyz", readyz),
-            web.get("/v1/status", status),
-            web.get("/metrics", expose),
-        ]
-    )
-    return app
+    checks = {"/livez": is_live, "/readyz": is_ready}
+    return words(lambda: controller, report, checks, _Metrics(controller))
 
 
 def report(controller: Controller) -> dict[str, Any]:

@@ -1,13 +1,47 @@
-"""An HTTP address that a daemon listens on while it runs."""
+"""What daemons say over HTTP, and the address that one listens on while it runs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.registry import Collector
 
 from chain.errors import Unavailable
+
+S = TypeVar("S")
+
+
+def words(
+    look: Callable[[], S],
+    report: Callable[[S], Mapping[str, Any]],
+    checks: Mapping[str, Callable[[S, web.Request], bool]],
+    metrics: Collector,
+) -> web.Application:
+    """Answers each path of `checks` with the report of what is seen then: 200 if the check holds, else 503.
+
+    /v1/status has no check, and /metrics is for Prometheus.
+    """
+    registry = CollectorRegistry()
+    registry.register(metrics)
+
+    def answer(check: Callable[[S, web.Request], bool]) -> Callable[[web.Request], Any]:
+        async def handle(request: web.Request) -> web.Response:
+            seen = look()
+            return web.json_response(report(seen), status=200 if check(seen, request) else 503)
+
+        return handle
+
+    async def expose(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
+
+    app = web.Application()
+    app.add_routes([web.get(path, answer(check)) for path, check in checks.items()])
+    app.add_routes([web.get("/v1/status", answer(lambda _seen, _request: True)), web.get("/metrics", expose)])
+    return app
 
 
 @asynccontextmanager

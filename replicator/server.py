@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -23,7 +22,7 @@ from chain.event import EMPTY
 from chain.store import Role
 from replicator.daemon import DaemonStatus, NodeDaemon
 from replicator.link import LinkState
-from replicator.listening import listening
+from replicator.listening import listening, words
 
 FRESH: Final = timedelta(seconds=10)
 """How old a word may be that a load balancer still acts on."""
@@ -36,38 +35,18 @@ def serve(daemon: NodeDaemon, host: str, port: int) -> AbstractAsyncContextManag
 
 
 def _app(daemon: NodeDaemon) -> web.Application:
-    metrics = CollectorRegistry()
-    metrics.register(_Metrics(daemon))
-
-    def answer(good: Callable[[DaemonStatus, web.Request], bool]) -> Callable[[web.Request], Any]:
-        async def handle(request: web.Request) -> web.Response:
-            status = daemon.status()
-            return web.json_response(
-                report(status, daemon.now()), status=200 if good(status, request) else 503
-            )
-
-        return handle
-
-    async def expose(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(metrics), content_type="text/plain", charset="utf-8")
-
     def is_now(role: Role) -> Callable[[DaemonStatus, web.Request], bool]:
         return lambda status, _: role_now(status, daemon.now()) is role
 
-    app = web.Application()
-    app.add_routes(
-        [
-            web.get("/head", answer(is_now(Role.HEAD))),
-            web.get("/middle", answer(is_now(Role.MIDDLE))),
-            web.get("/tail", answer(is_now(Role.TAIL))),
-            web.get("/replica", answer(lambda status, r: _is_near(status, r, daemon.now()))),
-            web.get("/livez", answer(lambda status, _: daemon.now() - status.turned_at < FRESH)),
-            web.get("/readyz", answer(lambda status, _: _is_ready(status, daemon.now()))),
-            web.get("/v1/status", answer(lambda _status, _request: True)),
-            web.get("/metrics", expose),
-        ]
-    )
-    return app
+    checks: dict[str, Callable[[DaemonStatus, web.Request], bool]] = {
+        "/head": is_now(Role.HEAD),
+        "/middle": is_now(Role.MIDDLE),
+        "/tail": is_now(Role.TAIL),
+        "/replica": lambda status, request: _is_near(status, request, daemon.now()),
+        "/livez": lambda status, _: daemon.now() - status.turned_at < FRESH,
+        "/readyz": lambda status, _: _is_ready(status, daemon.now()),
+    }
+    return words(daemon.status, lambda status: report(status, daemon.now()), checks, _Metrics(daemon))
 
 
 def role_now(status: DaemonStatus, now: datetime) -> Role | None:

@@ -14,7 +14,6 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -25,7 +24,7 @@ from prometheus_client.registry import Collector
 
 from replicator.findings import as_json
 from replicator.latency import BUCKETS_S, Lateness, Window
-from replicator.listening import listening
+from replicator.listening import listening, words
 from replicator.pairwatch import PairWord
 from replicator.verifier import Verifier
 from replicator.verify import Verdict
@@ -40,36 +39,16 @@ def serve(verifier: Verifier, host: str, port: int) -> AbstractAsyncContextManag
 
 
 def _app(verifier: Verifier) -> web.Application:
-    metrics = CollectorRegistry()
-    metrics.register(_Metrics(verifier))
+    def is_live(seen: Verifier, _: web.Request) -> bool:
+        at = seen.turned_at
+        return at is not None and asyncio.get_running_loop().time() - at < FRESH_S
 
-    def answer(good: bool) -> web.Response:
-        return web.json_response(report(verifier), status=200 if good else 503)
+    def is_ready(seen: Verifier, _: web.Request) -> bool:
+        known = all(word.verdict is not Verdict.UNKNOWN for word in seen.words())
+        return seen.topology is not None and known
 
-    async def livez(_: web.Request) -> web.Response:
-        at = verifier.turned_at
-        return answer(at is not None and asyncio.get_running_loop().time() - at < FRESH_S)
-
-    async def readyz(_: web.Request) -> web.Response:
-        known = all(word.verdict is not Verdict.UNKNOWN for word in verifier.words())
-        return answer(verifier.topology is not None and known)
-
-    async def status(_: web.Request) -> web.Response:
-        return answer(True)
-
-    async def expose(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(metrics), content_type="text/plain", charset="utf-8")
-
-    app = web.Application()
-    app.add_routes(
-        [
-            web.get("/livez", livez),
-            web.get("/readyz", readyz),
-            web.get("/v1/status", status),
-            web.get("/metrics", expose),
-        ]
-    )
-    return app
+    checks = {"/livez": is_live, "/readyz": is_ready}
+    return words(lambda: verifier, report, checks, _Metrics(verifier))
 
 
 def report(verifier: Verifier) -> dict[str, Any]:
